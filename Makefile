@@ -1,0 +1,85 @@
+# Everything a developer does here. Needs make and Python 3.11 or newer, nothing else.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# What `justiam dev` is given, e.g. make dev ARGS="--port 0 --no-demo"
+ARGS ?=
+# What pytest is given, e.g. make pytest PYTEST_ARGS="-k escalation"
+PYTEST_ARGS ?=
+
+# The newest usable Python on the PATH. It is run, not only looked for: a version manager leaves names that start nothing.
+FIND_PYTHON = for python in "$${PYTHON:-}" python3.14 python3.13 python3.12 python3.11 python3 python; do \
+	if [ -n "$$python" ] && "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	then echo "$$python"; exit 0; fi; done; \
+	echo "No Python 3.11 or newer with venv and ensurepip on the PATH: install one (Debian, Ubuntu: apt-get install" \
+	"python3 python3-venv) or name one, as in: make setup PYTHON=/path/to/python3.12" >&2; exit 1
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: dev
+dev: $(STAMP) ## Run the whole service: PostgreSQL, Temporal, worker, API, demo data (ARGS="--port 0 …")
+	@$(BIN)/justiam dev $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## Run every check that CI runs
+	@$(MAKE) format-check lint typecheck pytest
+
+.PHONY: pytest
+pytest: $(STAMP) ## Run the tests with a coverage report (PYTEST_ARGS="-k …")
+	@$(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMP) ## Find mistakes (ruff, all rules but the explained exceptions)
+	@$(BIN)/ruff check
+
+.PHONY: format
+format: $(STAMP) ## Format the code and mend what can be mended
+	@$(BIN)/ruff check --fix --exit-zero --quiet
+	@$(BIN)/ruff format
+
+.PHONY: format-check
+format-check: $(STAMP)
+	@$(BIN)/ruff format --check
+
+.PHONY: typecheck
+typecheck: $(STAMP) ## Check the types (mypy, strict)
+	@$(BIN)/mypy
+
+.PHONY: setup
+setup: $(STAMP) ## Make the environment in .venv
+
+# uv installs in seconds what takes pip most of a minute; where it cannot (an index that only pip is told of), pip does.
+$(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+	@python="$$($(FIND_PYTHON))"; \
+	echo "==> $(VENV): $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV)
+	@echo "==> $(VENV): installing the locked dependencies"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt \
+		|| $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
+		--config-settings editable_mode=compat -e .
+	@touch $(STAMP)
+	@echo "==> $(VENV): ready"
+
+# Written for every platform and Python that the project supports, with hashes, and naming no index.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-header --upgrade
+
+.PHONY: lock
+lock: $(STAMP) ## Lock the newest dependencies that fit into requirements/
+	@$(COMPILE) requirements/bootstrap.in --output-file requirements/bootstrap.txt
+	@$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
+	@$(COMPILE) pyproject.toml --all-extras --constraints requirements/runtime.txt --output-file requirements/dev.txt
+
+.PHONY: clean
+clean: ## Remove what was built; keeps the data of `make dev` (.justiam)
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
