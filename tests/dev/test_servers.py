@@ -83,8 +83,9 @@ def test_servers_end_with_a_killed_parent(tmp_path: Path) -> None:
         "import pathlib, sys, time\n"
         "from cli.dev import PostgresServer, TemporalDevServer\n"
         "directory = pathlib.Path(sys.argv[1])\n"
-        "with PostgresServer(directory / 'pg', durable=False) as pg, TemporalDevServer(log_file=directory / 't.log') as t:\n"
-        "    print(pg.process.pid, t.process.pid, flush=True)\n"
+        "pg, temporal = PostgresServer(directory, durable=False), TemporalDevServer(log_file=directory / 't.log')\n"
+        "with pg, temporal:\n"
+        "    print(pg.process.pid, temporal.process.pid, flush=True)\n"
         "    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
