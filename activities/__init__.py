@@ -1,0 +1,1 @@
+"""What workflows do to the world: each activity one effect, idempotent under a key."""

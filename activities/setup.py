@@ -1,0 +1,97 @@
+"""What the service needs Temporal to have: search attributes and the Schedule of the sweep. Idempotent."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from workflows import names
+from workflows.expiry_sweep import AccessRequestExpirySweep
+
+_CALL: Final = timedelta(seconds=10)
+_SWEEP_LIMIT: Final = timedelta(hours=1)
+_CATCH_UP: Final = timedelta(minutes=1)
+"""Runs missed for longer than this are not made up for: one sweep repairs whatever several would have."""
+
+
+async def ensure(client: Client, sweep_interval: timedelta) -> list[str]:
+    """Create what is missing.
+
+    Returns:
+        What was created or changed, in words.
+
+    Raises:
+        RPCError: Temporal cannot be reached or refuses.
+    """
+    return [*await _search_attributes(client), *await _schedule(client, sweep_interval)]
+
+
+async def _search_attributes(client: Client) -> list[str]:
+    listed = await client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=client.namespace), timeout=_CALL
+    )
+    missing = {
+        key.name: int(key.indexed_value_type)
+        for key in names.SEARCH_ATTRIBUTES
+        if key.name not in listed.custom_attributes
+    }
+    if missing:
+        try:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing),  # type: ignore[arg-type]
+                timeout=_CALL,
+            )
+        except RPCError as error:
+            # Another worker was faster.
+            if error.status is not RPCStatusCode.ALREADY_EXISTS:
+                raise
+    return [f"search attribute {name}" for name in missing]
+
+
+async def _schedule(client: Client, interval: timedelta) -> list[str]:
+    schedule = Schedule(
+        action=ScheduleActionStartWorkflow(
+            AccessRequestExpirySweep.run,
+            id=names.EXPIRY_SCHEDULE,
+            task_queue=names.TASK_QUEUE,
+            execution_timeout=_SWEEP_LIMIT,
+            static_summary="Ends what is overdue, restarts what was lost",
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=interval)]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_CATCH_UP),
+    )
+    try:
+        # At once as well: where the Schedule was gone, so was everything else.
+        await client.create_schedule(names.EXPIRY_SCHEDULE, schedule, trigger_immediately=True, rpc_timeout=_CALL)
+    except ScheduleAlreadyRunningError:
+        return await _keep_interval(client, interval)
+    return [f"schedule {names.EXPIRY_SCHEDULE}"]
+
+
+async def _keep_interval(client: Client, interval: timedelta) -> list[str]:
+    handle = client.get_schedule_handle(names.EXPIRY_SCHEDULE)
+    current = (await handle.describe(rpc_timeout=_CALL)).schedule.spec.intervals
+    if [spec.every for spec in current] == [interval]:
+        return []
+
+    def with_interval(update: ScheduleUpdateInput) -> ScheduleUpdate:
+        update.description.schedule.spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=interval)])
+        return ScheduleUpdate(schedule=update.description.schedule)
+
+    await handle.update(with_interval, rpc_timeout=_CALL)
+    return [f"interval of schedule {names.EXPIRY_SCHEDULE}"]

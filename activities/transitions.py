@@ -1,0 +1,58 @@
+"""The local activities of a request's workflow: thin, the rules are in `db.transitions`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from db import transitions
+from db.database import Database
+from domain.errors import Forbidden
+from domain.proofs import ProofKey
+from domain.transitions import AccessRequestInput, Outcome, Refused, Transition
+from workflows import names
+
+
+class TransitionActivities:
+    """Carries out the steps of requests on the record."""
+
+    def __init__(self, db: Database, proofs: ProofKey, *, trust_signal_actors: bool) -> None:
+        self._db = db
+        self._proofs = proofs
+        self._trust_signal_actors = trust_signal_actors
+
+    @property
+    def all(self) -> list[Callable[..., Any]]:
+        """For the worker."""
+        return [self.load_request, self.apply_transition, self.record_refusal]
+
+    @activity.defn(name=names.LOAD_REQUEST)
+    async def load_request(self, request: AccessRequestInput) -> Outcome:
+        """The request as the record has it."""
+        _refuse_remote()
+        return Outcome(state=await transitions.load(self._db, request.request_id))
+
+    @activity.defn(name=names.APPLY_TRANSITION)
+    async def apply_transition(self, transition: Transition) -> Outcome:
+        """Carry out a step, or say why not."""
+        _refuse_remote()
+        return await transitions.apply(
+            self._db, self._proofs, transition, trust_claimed_actors=self._trust_signal_actors
+        )
+
+    @activity.defn(name=names.RECORD_REFUSAL)
+    async def record_refusal(self, refused: Refused) -> None:
+        """Write a signal nobody can read to the timeline."""
+        _refuse_remote()
+        await transitions.record_refusal(self._db, refused)
+
+
+def _refuse_remote() -> None:
+    # Only our own workflow code runs these, as local activities. Whoever may start workflows in the namespace could
+    # otherwise schedule them on our task queue and approve anything in the name of the service.
+    if not activity.info().is_local:
+        msg = "This activity serves the workflow of a request only."
+        raise ApplicationError(msg, type=Forbidden.code, non_retryable=True)

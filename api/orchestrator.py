@@ -1,0 +1,140 @@
+"""The API's way to the workflows: start, decide, signal, nudge. Every call is bounded in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final, Self
+from uuid import UUID
+
+import structlog
+from temporalio.client import (
+    Client,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+
+from activities import processes
+from activities.processes import Head
+from domain.deciding import Person
+from domain.errors import OrchestratorUnavailable, refusal
+from domain.proofs import ProofKey
+from domain.states import Action
+from domain.transitions import AccessRequestInput, Decision, RequestState
+from settings import Settings
+from workflows.access_request import AccessRequestWorkflow
+
+_log = structlog.get_logger(__name__)
+
+_START: Final = timedelta(seconds=2)
+"""Who submits does not wait longer for Temporal than this; a worker starts the workflow later."""
+_NUDGE: Final = timedelta(seconds=2)
+
+
+class Orchestrator:
+    """Talks to Temporal on behalf of one API process; connects with the first call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._timeout = timedelta(seconds=settings.temporal_rpc_timeout_secs)
+        self.proofs = ProofKey(settings.secret_key.get_secret_value())
+        self._client: Client | None = None
+
+    async def __aenter__(self) -> Self:
+        self._client = await Client.connect(
+            self._settings.temporal_address,
+            namespace=self._settings.temporal_namespace,
+            data_converter=pydantic_data_converter,
+            lazy=True,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._client = None
+
+    async def start(self, head: Head) -> None:
+        """Start a request's workflow. A request is accepted without it: what fails here, a worker does later."""
+        try:
+            await processes.start(self._connected, head, rpc_timeout=_START)
+        except (RPCError, RuntimeError) as error:
+            _log.warning("workflow_not_started", request_id=str(head.id), error=str(error))
+
+    async def decide(self, head: Head, person: Person, action: Action, comment: str, decision_id: str) -> RequestState:
+        """Have the workflow carry out a decision, starting it where it is missing.
+
+        Args:
+            head: the request.
+            person: who decides; proven to the workflow by a proof made here.
+            action: approve, deny or revoke.
+            comment: shown with the decision.
+            decision_id: the same id is carried out once.
+
+        Raises:
+            AccessError: the decision was refused, by its code.
+            OrchestratorUnavailable: no answer in time; the decision may or may not be carried out.
+        """
+        proof = self.proofs.mint(head.id, action, person.id, jti=decision_id, now=datetime.now(UTC))
+        try:
+            state: RequestState = await self._connected.execute_update_with_start_workflow(
+                action.value,
+                Decision(comment=comment, proof=proof),
+                result_type=RequestState,
+                start_workflow_operation=head.start_operation(),
+                id=decision_id,
+                rpc_timeout=self._timeout,
+            )
+            return state
+        except WorkflowUpdateFailedError as error:
+            if isinstance(error.cause, ApplicationError) and error.cause.type is not None:
+                raise refusal(error.cause.type, error.cause.message) from error
+            raise
+        except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, RuntimeError) as error:
+            _log.warning("decision_unanswered", request_id=str(head.id), action=action.value, error=str(error))
+            raise _unavailable() from error
+
+    async def signal(self, head: Head, person: Person, action: Action, comment: str, decision_id: str) -> None:
+        """Hand a decision over without waiting for its outcome (`Prefer: respond-async`).
+
+        Raises:
+            OrchestratorUnavailable: Temporal did not take it.
+        """
+        proof = self.proofs.mint(head.id, action, person.id, jti=decision_id, now=datetime.now(UTC))
+        try:
+            await self._connected.start_workflow(
+                AccessRequestWorkflow.run,
+                AccessRequestInput(request_id=head.id),
+                start_signal=action.value,
+                start_signal_args=[Decision(comment=comment, proof=proof)],
+                rpc_timeout=self._timeout,
+                **head.start_options,
+            )
+        except (RPCError, RuntimeError) as error:
+            raise _unavailable() from error
+
+    async def reconcile(self, request_ids: Iterable[UUID]) -> None:
+        """Nudge workflows to look at the record again; what fails here, a worker does within seconds."""
+
+        async def nudge(request_id: UUID) -> None:
+            try:
+                await processes.reconcile(self._connected, request_id, rpc_timeout=_NUDGE)
+            except (RPCError, RuntimeError) as error:
+                _log.warning("reconcile_not_sent", request_id=str(request_id), error=str(error))
+
+        await asyncio.gather(*map(nudge, request_ids))
+
+    @property
+    def _connected(self) -> Client:
+        if self._client is None:
+            raise RuntimeError("use the orchestrator with `async with`")
+        return self._client
+
+
+def _unavailable() -> OrchestratorUnavailable:
+    return OrchestratorUnavailable(
+        "The workflow did not answer in time. Look at the request again in a moment; repeat the call with the same "
+        "Idempotency-Key and it is carried out once."
+    )

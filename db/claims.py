@@ -1,0 +1,43 @@
+"""What people hold at this moment: groups and claims (specification, Expiry Enforcement; design, section 4).
+
+`expires_at > now()` and `active` are judged here, in SQL, so that a grant that is over is over even if every worker is
+down.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from db.database import Connection
+
+
+async def get_groups(connection: Connection, user_id: UUID) -> list[dict[str, object]]:
+    """The groups of a person, temporary ones included while they last: id, name, system, expires_at."""
+    rows = await connection.execute(
+        """
+        SELECT g.id, g.name, g.system, g.expires_at
+        FROM group_members m JOIN users u ON u.id = m.user_id AND u.active JOIN groups g ON g.id = m.group_id
+        WHERE m.user_id = %s AND (g.expires_at IS NULL OR g.expires_at > now())
+        ORDER BY g.name
+        """,
+        [user_id],
+    )
+    return await rows.fetchall()
+
+
+async def get_effective_mapping_values(connection: Connection, user_id: UUID, app_id: UUID) -> dict[str, list[str]]:
+    """The claims of a person for one application: each claim's values, sorted, each once."""
+    rows = await connection.execute(
+        """
+        SELECT a.claim, array_agg(DISTINCT a.value ORDER BY a.value) AS values
+        FROM group_members m
+        JOIN users u ON u.id = m.user_id AND u.active
+        JOIN groups g ON g.id = m.group_id AND (g.expires_at IS NULL OR g.expires_at > now())
+        JOIN app_mapping_groups l ON l.group_id = g.id
+        JOIN app_mappings a ON a.id = l.mapping_id AND a.app_id = %(app_id)s
+        WHERE m.user_id = %(user_id)s
+        GROUP BY a.claim ORDER BY a.claim
+        """,
+        {"user_id": user_id, "app_id": app_id},
+    )
+    return {row["claim"]: row["values"] for row in await rows.fetchall()}

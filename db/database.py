@@ -1,0 +1,98 @@
+"""The connection to PostgreSQL: one pool, two ways to use it.
+
+The record's hot paths (requests, timeline, claims, authentication) speak SQL through psycopg: a pooled statement costs
+a quarter of one through a session (`bench/`). Administration (templates, directory, tokens) uses SQLModel sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+Connection = AsyncConnection[DictRow]
+
+_ACQUIRE_TIMEOUT_SECS = 10.0
+"""How long a caller waits for a free connection before it is told that the record is unavailable."""
+_STATEMENT_TIMEOUT = "15s"
+"""No statement of the service is meant to take longer; one that does must not hold a connection for ever."""
+_CONNECT_TIMEOUT_SECS = 5
+_MAX_IDLE_SECS = 300.0
+
+
+class Database:
+    """A pool of connections in autocommit mode; open it with `async with`."""
+
+    def __init__(self, url: str, *, max_connections: int = 10) -> None:
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            connection_class=AsyncConnection[DictRow],
+            kwargs={
+                "autocommit": True,
+                "row_factory": dict_row,
+                "connect_timeout": _CONNECT_TIMEOUT_SECS,
+                "application_name": "justiam",
+                "options": f"-c statement_timeout={_STATEMENT_TIMEOUT} -c timezone=UTC",
+            },
+            min_size=1,
+            max_size=max_connections,
+            timeout=_ACQUIRE_TIMEOUT_SECS,
+            max_idle=_MAX_IDLE_SECS,
+            # A session borrows a connection for its own transaction and gives it back without autocommit.
+            reset=_autocommit,
+            close_returns=True,
+            open=False,
+        )
+        self._engine = create_async_engine(
+            "postgresql+psycopg://", poolclass=NullPool, async_creator=self._borrow, use_native_hstore=False
+        )
+
+    async def __aenter__(self) -> Self:
+        # Without waiting: a process that starts before its database is ready answers "unavailable" until it is.
+        await self._pool.open(wait=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._engine.dispose()
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection on which every statement is its own transaction: for reads."""
+        async with self._pool.connection() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside one transaction: committed at the end of the block, rolled back by an exception."""
+        async with self._pool.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """A SQLModel session inside one transaction: committed at the end of the block."""
+        async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    async def _borrow(self) -> Connection:
+        connection = await self._pool.getconn()
+        await connection.set_autocommit(False)
+        return connection
+
+
+async def _autocommit(connection: Connection) -> None:
+    await connection.set_autocommit(True)
+
+
+async def driver_connection(session: AsyncSession) -> Connection:
+    """The psycopg connection under a session, to run a hot-path statement in the session's transaction."""
+    raw: Any = await (await session.connection()).get_raw_connection()
+    connection: Connection = raw.driver_connection
+    return connection

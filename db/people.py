@@ -1,0 +1,56 @@
+"""People as the rules see them: account, current groups, permissions."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from db.database import Connection
+from domain.deciding import Person
+
+PERSON_COLUMNS: Final = """
+    u.id, u.email, u.name, u.active, coalesce(u.owner_id, u.id) AS principal_id,
+    ARRAY(
+        SELECT m.group_id FROM group_members m JOIN groups g ON g.id = m.group_id
+        WHERE m.user_id = u.id AND NOT g.system
+    ) AS group_ids,
+    ARRAY(
+        SELECT DISTINCT unnest(g.permissions) FROM group_members m JOIN groups g ON g.id = m.group_id
+        WHERE m.user_id = u.id AND NOT g.system
+    ) AS permissions
+"""
+"""What `person` reads, for a row `u` of `users`."""
+
+ELIGIBLE: Final = """
+    SELECT m.group_id, m.user_id, m.joined
+    FROM group_members m
+    JOIN groups g ON g.id = m.group_id AND NOT g.system
+    JOIN users u ON u.id = m.user_id AND u.active
+    WHERE coalesce(u.owner_id, u.id) <> %(principal_id)s
+"""
+"""Memberships that could decide a request of `principal_id`: active people other than the requester. To be narrowed
+to groups with `AND …`."""
+
+
+def person(row: dict[str, Any]) -> Person:
+    """A person from a row with `PERSON_COLUMNS`."""
+    return Person(
+        id=row["id"],
+        email=row["email"],
+        name=row["name"],
+        active=row["active"],
+        principal_id=row["principal_id"],
+        group_ids=frozenset(row["group_ids"]),
+        permissions=frozenset(row["permissions"]),
+    )
+
+
+async def find(connection: Connection, actor: str) -> Person | None:
+    """The person with this id or, where `actor` is not a UUID, this email address in any case."""
+    try:
+        condition, value = "u.id = %s", UUID(actor)
+    except ValueError:
+        condition, value = "lower(u.email) = lower(%s)", actor  # type: ignore[assignment]
+    rows = await connection.execute(f"SELECT {PERSON_COLUMNS} FROM users u WHERE {condition}", [value])
+    row = await rows.fetchone()
+    return None if row is None else person(row)

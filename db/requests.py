@@ -1,0 +1,259 @@
+"""Reading requests: one request, the lists, the timeline, the thread.
+
+What is over is over: a grant past its `expires_at` is read as expired, however late its workflow is.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from db.database import Connection
+from db.paging import Page, Position
+from domain.actors import TEMPORARY_GROUP_PREFIX, SystemActor, workflow_id
+from domain.custom_fields import Answers, CustomField
+from domain.deciding import Asked, Person
+from domain.states import Status
+from domain.templates import GrantedMapping
+
+
+class PersonView(BaseModel):
+    """A person as others see them."""
+
+    id: UUID
+    email: str
+    name: str
+
+
+class GroupRef(BaseModel):
+    """A group by name."""
+
+    id: UUID
+    name: str
+
+
+class RequestView(BaseModel):
+    """An access request with everything a person deciding it needs. Times are UTC."""
+
+    id: UUID
+    status: Status
+    template_id: UUID | None = Field(description="Null once the template is deleted.")
+    template_name: str = Field(description="As it was at submission.")
+    app_id: UUID | None
+    app_name: str
+    requester: PersonView
+    requested_duration_mins: int
+    justification: str
+    custom_answers: Answers = Field(description="By the id of the field in `custom_fields`.")
+    custom_fields: list[CustomField] = Field(description="The template's questions at submission.")
+    mappings: list[GrantedMapping] = Field(description="The claims that a grant adds.")
+    approver_groups: list[GroupRef] = Field(description="Groups whose members decide, as far as they still exist.")
+    admins_decide: bool = Field(description="Holders of `access_requests.manage` decide.")
+    notified_approvers: list[PersonView]
+    decided_by: str | None = Field(
+        description="Email address of who decided, or `system:…`. Null on a revoked request: its requester cancelled it."
+    )
+    decided_at: datetime | None
+    decision_comment: str | None
+    created_at: datetime
+    escalates_at: datetime | None = Field(description="When a pending request is escalated.")
+    escalated_at: datetime | None
+    expires_at: datetime | None = Field(description="When the grant ends, or ended at the latest.")
+    ended_at: datetime | None = Field(description="When the request was closed.")
+    ended_by: str | None = Field(description="Who closed it: an email address or `system:…`.")
+    temporary_group: str | None = Field(description="Name of the group that carries the grant, while it lasts.")
+    workflow_id: str
+
+
+class TimelineView(BaseModel):
+    """Something that happened to a request."""
+
+    id: int
+    at: datetime
+    kind: str = Field(description="`submitted`, `escalated`, `approved`, `denied`, `revoked`, `expired`, `refused`.")
+    actor: str = Field(description="An email address, or `system:…`.")
+    verified: bool = Field(description="False where a signal named the actor without proof.")
+    detail: dict[str, Any]
+    event: str | None = Field(description="The lifecycle event, where it is one.")
+    payload: dict[str, Any] | None = Field(description="The event's payload, as integrations get it.")
+
+
+class MessageView(BaseModel):
+    """A line in a request's discussion thread."""
+
+    id: UUID
+    author: PersonView
+    body: str
+    created_at: datetime
+
+
+_OVER: Final = "(r.status = 'approved' AND r.expires_at <= now())"
+
+_VIEW: Final = f"""
+    SELECT r.id, r.template_id, r.template_name, r.app_id, r.app_name, r.requested_duration_mins, r.justification,
+           r.custom_answers, r.decided_by, r.decided_at, r.decision_comment, r.created_at, r.escalated_at,
+           r.expires_at, r.admins_decide, r.approver_group_ids, r.escalation_group_id,
+           r.snapshot -> 'custom_fields' AS custom_fields, r.snapshot -> 'mappings' AS mappings,
+           CASE WHEN {_OVER} THEN 'expired' ELSE r.status END AS status,
+           CASE WHEN {_OVER} THEN r.expires_at ELSE r.ended_at END AS ended_at,
+           CASE WHEN {_OVER} THEN '{SystemActor.EXPIRY}' ELSE r.ended_by END AS ended_by,
+           CASE WHEN r.status = 'pending' AND r.escalated_at IS NULL THEN r.escalates_at END AS escalates_at,
+           CASE WHEN r.status = 'approved' AND NOT {_OVER} THEN '{TEMPORARY_GROUP_PREFIX}' || r.id END
+               AS temporary_group,
+           json_build_object('id', u.id, 'email', u.email, 'name', u.name) AS requester,
+           coalesce(u.owner_id, u.id) AS requester_principal_id,
+           (SELECT coalesce(json_agg(json_build_object('id', n.id, 'email', n.email, 'name', n.name)
+                                     ORDER BY array_position(r.notified_ids, n.id)), '[]')
+            FROM users n WHERE n.id = ANY(r.notified_ids)) AS notified_approvers,
+           (SELECT coalesce(json_agg(json_build_object('id', g.id, 'name', g.name)
+                                     ORDER BY array_position(r.approver_group_ids, g.id)), '[]')
+            FROM groups g WHERE g.id = ANY(r.approver_group_ids)
+                             OR (r.escalated_at IS NOT NULL AND g.id = r.escalation_group_id)) AS approver_groups
+    FROM access_requests r JOIN users u ON u.id = r.requester_id
+"""
+
+_NEWEST: Final = " ORDER BY r.created_at DESC, r.id DESC LIMIT %(limit)s"
+_BEFORE: Final = "(r.created_at, r.id) < (%(before_at)s, %(before_id)s)"
+
+_STATUS_FILTER: Final = {
+    Status.APPROVED: "r.status = 'approved' AND r.expires_at > now()",
+    Status.EXPIRED: f"(r.status = 'expired' OR {_OVER})",
+}
+
+
+async def get(connection: Connection, request_id: UUID) -> tuple[RequestView, Asked] | None:
+    """A request, and who was asked to decide it; None where there is none."""
+    rows = await connection.execute(f"{_VIEW} WHERE r.id = %s", [request_id])
+    row = await rows.fetchone()
+    return None if row is None else (_view(row), asked(row))
+
+
+async def list_mine(connection: Connection, person: Person, position: Position) -> Page[RequestView]:
+    """The requests of one person, newest first."""
+    return await _list(connection, ["r.requester_id = %(person_id)s"], {"person_id": person.id}, position)
+
+
+async def list_awaiting(connection: Connection, person: Person, position: Position) -> Page[RequestView]:
+    """The pending requests that this person may decide, newest first.
+
+    The set form of `domain.deciding.may_decide`; a test holds the two to each other.
+    """
+    asked_of = [
+        "r.approver_group_ids && %(group_ids)s",
+        "(r.escalated_at IS NOT NULL AND r.escalation_group_id = ANY(%(group_ids)s))",
+    ]
+    if person.is_admin:
+        asked_of.append("r.admins_decide")
+    conditions = [
+        "r.status = 'pending'",
+        "coalesce(u.owner_id, u.id) <> %(principal_id)s",
+        f"({' OR '.join(asked_of)})",
+    ]
+    parameters = {"principal_id": person.principal_id, "group_ids": list(person.group_ids)}
+    return await _list(connection, conditions, parameters, position)
+
+
+async def list_all(
+    connection: Connection,
+    position: Position,
+    *,
+    status: Status | None = None,
+    template_id: UUID | None = None,
+    requester: str | None = None,
+) -> Page[RequestView]:
+    """Every request, newest first (specification, Admin History View).
+
+    Args:
+        connection: the record.
+        position: which page.
+        status: only these; a grant whose time is up counts as expired.
+        template_id: only these.
+        requester: part of the requester's email address, in any case.
+    """
+    conditions: list[str] = []
+    parameters: dict[str, Any] = {}
+    if status is not None:
+        conditions.append(_STATUS_FILTER.get(status, "r.status = %(status)s"))
+        parameters["status"] = status.value
+    if template_id is not None:
+        conditions.append("r.template_id = %(template_id)s")
+        parameters["template_id"] = template_id
+    if requester is not None:
+        conditions.append("r.requester_id IN (SELECT s.id FROM users s WHERE lower(s.email) LIKE %(requester)s)")
+        parameters["requester"] = f"%{_literally(requester.lower())}%"
+    return await _list(connection, conditions, parameters, position)
+
+
+async def list_timeline(connection: Connection, request_id: UUID, position: Position) -> Page[TimelineView]:
+    """What happened to a request, newest first."""
+    rows = await connection.execute(
+        """
+        SELECT id, at, kind, actor, verified, detail, event, payload FROM access_request_timeline
+        WHERE request_id = %s AND id < %s ORDER BY id DESC LIMIT %s
+        """,
+        [request_id, position.before_number, position.limit + 1],
+    )
+    entries = [TimelineView.model_validate(row) for row in await rows.fetchall()]
+    return Page.numbered(entries, position, lambda entry: entry.id)
+
+
+async def list_messages(connection: Connection, request_id: UUID, position: Position) -> Page[MessageView]:
+    """The discussion thread, newest first."""
+    rows = await connection.execute(
+        f"""
+        SELECT r.id, r.body, r.created_at, json_build_object('id', u.id, 'email', u.email, 'name', u.name) AS author
+        FROM access_request_messages r JOIN users u ON u.id = r.author_id
+        WHERE r.request_id = %(request_id)s {f"AND {_BEFORE}" if position.before else ""} {_NEWEST}
+        """,
+        {"request_id": request_id, **position.parameters},
+    )
+    messages = [MessageView.model_validate(row) for row in await rows.fetchall()]
+    return Page.dated(messages, position, lambda message: (message.created_at, message.id))
+
+
+async def add_message(connection: Connection, request_id: UUID, author: Person, body: str) -> MessageView:
+    """Say something in a request's thread."""
+    rows = await connection.execute(
+        """
+        INSERT INTO access_request_messages (id, request_id, author_id, body)
+        VALUES (gen_random_uuid(), %s, %s, %s) RETURNING id, body, created_at
+        """,
+        [request_id, author.id, body],
+    )
+    row = await rows.fetchone()
+    return MessageView.model_validate(
+        {**(row or {}), "author": {"id": author.id, "email": author.email, "name": author.name}}
+    )
+
+
+async def _list(
+    connection: Connection, conditions: list[str], parameters: dict[str, Any], position: Position
+) -> Page[RequestView]:
+    wanted = [*conditions, _BEFORE] if position.before else conditions
+    where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
+    rows = await connection.execute(_VIEW + where + _NEWEST, {**parameters, **position.parameters})
+    views = [_view(row) for row in await rows.fetchall()]
+    return Page.dated(views, position, lambda view: (view.created_at, view.id))
+
+
+def _view(row: dict[str, Any]) -> RequestView:
+    return RequestView.model_validate({**row, "workflow_id": workflow_id(row["id"])})
+
+
+def asked(row: dict[str, Any]) -> Asked:
+    """Who was asked, from a request's row with `requester_principal_id`."""
+    return Asked(
+        requester_principal_id=row["requester_principal_id"],
+        approver_group_ids=frozenset(row["approver_group_ids"]),
+        escalation_group_id=row["escalation_group_id"],
+        escalated=row["escalated_at"] is not None,
+        admins_decide=row["admins_decide"],
+    )
+
+
+def _literally(text: str) -> str:
+    """`text` with the wildcards of LIKE taken as themselves."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -1,0 +1,285 @@
+"""Submitting a request: one transaction from validation to the row (design, section 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from psycopg.errors import UniqueViolation
+from psycopg.types.json import Jsonb
+
+from db import people
+from db.database import Connection, Database
+from db.transitions import Escalation, add_to_timeline, next_to_ask
+from domain import events, notification
+from domain.actors import SystemActor
+from domain.custom_fields import check_answers
+from domain.deciding import Person
+from domain.errors import Forbidden, Invalid, PendingRequestExists
+from domain.events import Event
+from domain.notification import Approver, Notified, Served
+from domain.submission import Submission
+from domain.templates import NotificationPolicy, Snapshot, TemplateValues, check_duration
+
+_CHANCE: Final = random.SystemRandom()
+_START_GRACE: Final = timedelta(seconds=5)
+"""The API starts the workflow right after the commit; where that is not confirmed by then, a worker does."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The request, and whether this call made it (an `Idempotency-Key` seen before answers with the first one)."""
+
+    request_id: UUID
+    created: bool
+
+
+async def submit(
+    db: Database, requester: Person, submission: Submission, *, longest_mins: int, idempotency_key: str | None = None
+) -> Submitted:
+    """Validate, choose whom to notify and write the request with its first timeline entry.
+
+    Args:
+        db: the record.
+        requester: who asks.
+        submission: what for.
+        longest_mins: the longest duration where the template does not list any (`JUSTIAM_MAX_DURATION_MINS`).
+        idempotency_key: the same key of the same requester makes one request, however often it is sent.
+
+    Raises:
+        Invalid: the template is unknown, or a value does not fit it, or the key came with another submission before.
+        Forbidden: the template is for members of certain groups.
+        PendingRequestExists: this person waits for a decision on the same template already.
+    """
+    digest = hashlib.sha256(submission.model_dump_json().encode()).digest()
+    if idempotency_key is not None:
+        earlier = await _earlier(db, requester, idempotency_key, digest)
+        if earlier is not None:
+            return earlier
+    try:
+        async with db.transaction() as connection:
+            request_id = await _submit(connection, requester, submission, longest_mins, idempotency_key, digest)
+    except UniqueViolation as error:
+        # Two sendings with the same key at the same moment: the slower one finds the faster one's request.
+        if idempotency_key is not None:
+            earlier = await _earlier(db, requester, idempotency_key, digest)
+            if earlier is not None:
+                return earlier
+        msg = "You have a pending request for this template. Wait for its decision, or cancel it first."
+        raise PendingRequestExists(msg) from error
+    return Submitted(request_id, created=True)
+
+
+async def _earlier(db: Database, requester: Person, key: str, digest: bytes) -> Submitted | None:
+    async with db.connection() as connection:
+        rows = await connection.execute(
+            "SELECT id, idempotency_digest FROM access_requests WHERE requester_id = %s AND idempotency_key = %s",
+            [requester.id, key],
+        )
+        row = await rows.fetchone()
+    if row is None:
+        return None
+    if row["idempotency_digest"] != digest:
+        raise Invalid(("Idempotency-Key", "was used before with another submission; use a new key"))
+    return Submitted(row["id"], created=False)
+
+
+async def _submit(
+    connection: Connection,
+    requester: Person,
+    submission: Submission,
+    longest_mins: int,
+    idempotency_key: str | None,
+    digest: bytes,
+) -> UUID:
+    row = await _template(connection, submission.template_id)
+    template = TemplateValues.model_validate({name: row[name] for name in TemplateValues.model_fields})
+    if template.allowed_group_ids and requester.group_ids.isdisjoint(template.allowed_group_ids):
+        msg = "This template is for members of certain groups, and you are in none of them. Ask an administrator."
+        raise Forbidden(msg)
+    answers = _checked(template, submission, longest_mins)
+    mappings = await connection.execute(
+        # Locked, so that none of them changes between what is asked for here and what is written down below.
+        "SELECT id, name, claim, value FROM app_mappings WHERE id = ANY(%s) ORDER BY array_position(%s, id) FOR SHARE",
+        [template.mapping_ids, template.mapping_ids],
+    )
+    snapshot = Snapshot.model_validate({**template.model_dump(), "mappings": await mappings.fetchall()})
+    asked, notified = (
+        (None, Notified(())) if template.auto_approve else await _ask(connection, requester, row, template)
+    )
+    user_ids = list(dict.fromkeys([*notified.user_ids, *(asked.user_ids if asked else [])]))
+    request_id = uuid4()
+    await connection.execute(
+        """
+        INSERT INTO access_requests (
+            id, status, template_id, template_name, app_id, app_name, requester_id, requested_duration_mins,
+            justification, custom_answers, snapshot, mapping_ids, approver_group_ids, escalation_group_id,
+            admins_decide, notified_ids, escalates_at, escalated_at, attention_at, idempotency_key,
+            idempotency_digest)
+        VALUES (
+            %(id)s, 'pending', %(template_id)s, %(template_name)s, %(app_id)s, %(app_name)s, %(requester_id)s,
+            %(minutes)s, %(justification)s, %(answers)s, %(snapshot)s, %(mapping_ids)s, %(approver_group_ids)s,
+            %(escalation_group_id)s, %(admins_decide)s, %(notified_ids)s,
+            now() + make_interval(mins => %(escalation_after_mins)s), CASE WHEN %(escalated)s THEN now() END,
+            now() + %(grace)s,             %(idempotency_key)s, %(digest)s)
+        """,
+        {
+            "id": request_id,
+            "template_id": submission.template_id,
+            "template_name": template.name,
+            "app_id": template.app_id,
+            "app_name": row["app_name"],
+            "requester_id": requester.id,
+            "minutes": submission.requested_duration_mins,
+            "justification": submission.justification,
+            "answers": Jsonb(answers),
+            "snapshot": Jsonb(snapshot.model_dump(mode="json")),
+            "mapping_ids": template.mapping_ids,
+            "approver_group_ids": template.approver_group_ids,
+            "escalation_group_id": template.escalation_group_id,
+            "admins_decide": asked is not None and asked.admins,
+            "notified_ids": user_ids,
+            "escalation_after_mins": template.escalation_after_mins,
+            "escalated": asked is not None and bool(template.approver_group_ids),
+            "grace": _START_GRACE,
+            "idempotency_key": idempotency_key,
+            "digest": digest if idempotency_key is not None else None,
+        },
+    )
+    if notified.served is not None and notified.served != _served(row):
+        await connection.execute(
+            "UPDATE access_request_templates SET served_group_id = %s, served_joined = %s WHERE id = %s",
+            [notified.served.group_id, notified.served.joined, submission.template_id],
+        )
+    await _tell(connection, request_id, requester, template, user_ids, asked)
+    return request_id
+
+
+async def _template(connection: Connection, template_id: UUID) -> dict[str, Any]:
+    # A key share lock: a deletion waits, an edit does not (this request keeps the version read here), and submissions
+    # do not wait for each other.
+    rows = await connection.execute(
+        """
+        SELECT t.*, a.name AS app_name FROM access_request_templates t JOIN applications a ON a.id = t.app_id
+        WHERE t.id = %s FOR KEY SHARE OF t
+        """,
+        [template_id],
+    )
+    row = await rows.fetchone()
+    if row is None:
+        raise Invalid(("template_id", "there is no template with this id"))
+    if row["notification_policy"] == NotificationPolicy.ROUND_ROBIN and not row["auto_approve"]:
+        # Here submissions do take turns: each has to see whom the one before it served.
+        rows = await connection.execute(
+            "SELECT served_group_id, served_joined FROM access_request_templates WHERE id = %s FOR NO KEY UPDATE",
+            [template_id],
+        )
+        row |= await rows.fetchone() or {}
+    return row
+
+
+def _checked(template: TemplateValues, submission: Submission, longest_mins: int) -> dict[str, Any]:
+    errors: list[tuple[str, str]] = []
+    answers: dict[str, Any] = {}
+    try:
+        check_duration(submission.requested_duration_mins, template.allowed_durations, longest_mins)
+    except Invalid as error:
+        errors.extend(error.errors)
+    if template.require_justification and not submission.justification.strip():
+        errors.append(("justification", "this template requires one: say what you need the access for"))
+    try:
+        answers = check_answers(template.custom_fields, submission.custom_answers)
+    except Invalid as error:
+        errors.extend(error.errors)
+    if errors:
+        raise Invalid(*errors)
+    return answers
+
+
+def _served(row: dict[str, Any]) -> Served | None:
+    return Served(row["served_group_id"], row["served_joined"]) if row["served_group_id"] is not None else None
+
+
+async def _ask(
+    connection: Connection, requester: Person, row: dict[str, Any], template: TemplateValues
+) -> tuple[Escalation | None, Notified]:
+    """Whom to notify by the template's policy and, where nobody in its groups could decide, whom to ask instead."""
+    rows = await connection.execute(
+        f"""
+        SELECT e.*, %(prefer)s AND EXISTS (
+            SELECT 1 FROM group_members s WHERE s.user_id = e.user_id AND s.group_id = ANY(%(own_groups)s)
+        ) AS shares_group
+        FROM ({people.ELIGIBLE} AND m.group_id = ANY(%(groups)s)) e
+        """,
+        {
+            "principal_id": requester.principal_id,
+            "groups": template.approver_group_ids,
+            "prefer": template.prefer_requester_groups,
+            "own_groups": list(requester.group_ids),
+        },
+    )
+    notified = notification.choose(
+        template.notification_policy,
+        template.notification_count,
+        template.approver_group_ids,
+        [Approver(**approver) for approver in await rows.fetchall()],
+        prefer_shared=template.prefer_requester_groups,
+        served=_served(row),
+        random=_CHANCE,
+    )
+    if notified.user_ids:
+        return None, notified
+    # A template without approver groups is for the administrators; the escalation group comes in by its timer.
+    group_id = template.escalation_group_id if template.approver_group_ids else None
+    return await next_to_ask(connection, requester.principal_id, group_id), notified
+
+
+async def _tell(
+    connection: Connection,
+    request_id: UUID,
+    requester: Person,
+    template: TemplateValues,
+    user_ids: list[UUID],
+    asked: Escalation | None,
+) -> None:
+    rows = await connection.execute(
+        "SELECT email FROM users WHERE id = ANY(%s) ORDER BY array_position(%s, id)", [user_ids, user_ids]
+    )
+    common: dict[str, Any] = {
+        "request_id": str(request_id),
+        "template_name": template.name,
+        "requester_email": requester.email,
+    }
+    await add_to_timeline(
+        connection,
+        request_id,
+        at=None,
+        kind="submitted",
+        actor=requester.email,
+        detail={"notified": [str(user_id) for user_id in user_ids]},
+        key=f"{request_id}:created",
+        event=Event.SUBMITTED,
+        payload=events.payload(
+            Event.SUBMITTED, **common, notified_approvers=[row["email"] for row in await rows.fetchall()]
+        ),
+    )
+    if asked is not None and template.approver_group_ids:
+        await add_to_timeline(
+            connection,
+            request_id,
+            at=None,
+            kind="escalated",
+            actor=SystemActor.ESCALATION,
+            detail={
+                "asked": "administrators" if asked.admins else "escalation group",
+                "reason": "nobody in the approver groups could decide",
+                "notified": [str(user_id) for user_id in asked.user_ids],
+            },
+            key=f"{request_id}:escalate",
+            event=Event.ESCALATED,
+            payload=events.payload(Event.ESCALATED, **common),
+        )

@@ -1,0 +1,360 @@
+"""The tables. Migrations are checked against these definitions; nothing else describes the schema.
+
+Lists that belong to one template or request (groups, mappings, people notified) are arrays: they are read and frozen
+together with their row, keep their order, and have GIN indexes for the questions asked the other way round.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    Text,
+    Uuid,
+    func,
+    literal_column,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from domain.actors import Permission
+from domain.states import Status
+from domain.templates import NotificationPolicy, TriggerFailureMode
+
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def _one_of(column: str, values: type[Status | NotificationPolicy | TriggerFailureMode]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def _instant(*, now: bool = False, null: bool = False) -> Any:  # noqa: ANN401 - what SQLModel's Field returns
+    default = {"server_default": func.now()} if now else {}
+    return Field(default=None, sa_type=DateTime(timezone=True), nullable=null, sa_column_kwargs=default)
+
+
+def _uuids() -> Any:  # noqa: ANN401 - what SQLModel's Field returns
+    return Field(default_factory=list, sa_column=Column(ARRAY(Uuid()), nullable=False, server_default=text("'{}'")))
+
+
+def _references(target: str, *, on_delete: str, null: bool = False, **column: Any) -> Any:  # noqa: ANN401
+    return Field(
+        default=None, sa_column=Column(Uuid(), ForeignKey(target, ondelete=on_delete), nullable=null, **column)
+    )
+
+
+class User(SQLModel, table=True):
+    """A person or a service account. People are deactivated, never deleted: history names them."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        Index("uq_users_email", text("lower(email)"), unique=True),
+        Index(
+            "ix_users_email_trgm",
+            literal_column("lower(email)").label("lowered"),
+            postgresql_using="gin",
+            postgresql_ops={"lowered": "gin_trgm_ops"},
+        ),
+        Index("ix_users_created", text("created_at DESC"), text("id DESC")),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    email: str = Field(sa_type=Text)
+    name: str = Field(sa_type=Text)
+    active: bool = Field(default=True, nullable=False, sa_column_kwargs={"server_default": text("true")})
+    owner_id: UUID | None = _references("users.id", on_delete="RESTRICT", null=True, index=True)
+    """The person a service account belongs to; to every rule the two are one and the same."""
+    created_at: datetime = _instant(now=True)
+
+
+class Group(SQLModel, table=True):
+    """People, in the order they joined, and what membership brings. A system group carries one grant."""
+
+    __tablename__ = "groups"
+    __table_args__ = (
+        CheckConstraint(
+            "permissions <@ ARRAY[{}]::text[]".format(", ".join(f"'{permission}'" for permission in Permission)),
+            name="permissions_known",
+        ),
+        CheckConstraint("system = (request_id IS NOT NULL)", name="system_has_request"),
+        CheckConstraint("system = (expires_at IS NOT NULL)", name="system_expires"),
+        CheckConstraint("NOT system OR permissions = '{}'", name="system_without_permissions"),
+        Index("uq_groups_name", text("lower(name)"), unique=True),
+        Index("ix_groups_created", text("created_at DESC"), text("id DESC"), postgresql_where=text("NOT system")),
+        Index("ix_groups_permissions", "permissions", postgresql_using="gin", postgresql_where=text("NOT system")),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    name: str = Field(sa_type=Text)
+    description: str = Field(default="", sa_type=Text)
+    permissions: list[str] = Field(
+        default_factory=list, sa_column=Column(ARRAY(Text()), nullable=False, server_default=text("'{}'"))
+    )
+    system: bool = Field(default=False, nullable=False, sa_column_kwargs={"server_default": text("false")})
+    request_id: UUID | None = Field(default=None, unique=True)
+    """The request whose grant this group carries; no foreign key, which would make the tables a circle."""
+    expires_at: datetime | None = _instant(null=True)
+    created_at: datetime = _instant(now=True)
+
+
+class GroupMember(SQLModel, table=True):
+    """A membership. `joined` ranks the members of a group in their joining order and is never reused."""
+
+    __tablename__ = "group_members"
+
+    group_id: UUID = _references("groups.id", on_delete="CASCADE", primary_key=True)
+    user_id: UUID = _references("users.id", on_delete="RESTRICT", primary_key=True, index=True)
+    joined: int = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), nullable=False))
+    created_at: datetime = _instant(now=True)
+
+
+class Application(SQLModel, table=True):
+    """Something that access is granted to."""
+
+    __tablename__ = "applications"
+    __table_args__ = (
+        Index("uq_applications_name", text("lower(name)"), unique=True),
+        Index("ix_applications_created", text("created_at DESC"), text("id DESC")),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    name: str = Field(sa_type=Text)
+    description: str = Field(default="", sa_type=Text)
+    created_at: datetime = _instant(now=True)
+
+
+class AppMapping(SQLModel, table=True):
+    """A claim name and value of one application, given to the members of the groups it is attached to."""
+
+    __tablename__ = "app_mappings"
+    __table_args__ = (
+        Index("uq_app_mappings_name", "app_id", text("lower(name)"), unique=True),
+        Index("ix_app_mappings_created", text("created_at DESC"), text("id DESC")),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    app_id: UUID = _references("applications.id", on_delete="RESTRICT", index=True)
+    name: str = Field(sa_type=Text)
+    claim: str = Field(sa_type=Text)
+    value: str = Field(sa_type=Text)
+    created_at: datetime = _instant(now=True)
+
+
+class AppMappingGroup(SQLModel, table=True):
+    """A mapping attached to a group."""
+
+    __tablename__ = "app_mapping_groups"
+
+    mapping_id: UUID = _references("app_mappings.id", on_delete="CASCADE", primary_key=True)
+    group_id: UUID = _references("groups.id", on_delete="CASCADE", primary_key=True, index=True)
+
+
+class Template(SQLModel, table=True):
+    """What may be asked for (specification, Templates)."""
+
+    __tablename__ = "access_request_templates"
+    __table_args__ = (
+        _one_of("notification_policy", NotificationPolicy),
+        _one_of("trigger_task_failure_mode", TriggerFailureMode),
+        CheckConstraint("notification_count >= 1", name="notification_count_positive"),
+        CheckConstraint("escalation_after_mins >= 1", name="escalation_after_mins_positive"),
+        Index("ix_access_request_templates_created", text("created_at DESC"), text("id DESC")),
+        Index("ix_access_request_templates_mapping_ids", "mapping_ids", postgresql_using="gin"),
+        Index("ix_access_request_templates_approvers", "approver_group_ids", postgresql_using="gin"),
+        Index("ix_access_request_templates_allowed", "allowed_group_ids", postgresql_using="gin"),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    name: str = Field(sa_type=Text)
+    description: str = Field(default="", sa_type=Text)
+    app_id: UUID = _references("applications.id", on_delete="RESTRICT", index=True)
+    mapping_ids: list[UUID] = _uuids()
+    allowed_durations: list[int] = Field(
+        default_factory=list, sa_column=Column(ARRAY(BigInteger), nullable=False, server_default=text("'{}'"))
+    )
+    approver_group_ids: list[UUID] = _uuids()
+    allowed_group_ids: list[UUID] = _uuids()
+    prefer_requester_groups: bool = False
+    require_justification: bool = True
+    auto_approve: bool = False
+    notification_policy: str = Field(default=NotificationPolicy.ALL, sa_type=Text)
+    notification_count: int = 1
+    escalation_after_mins: int | None = None
+    escalation_group_id: UUID | None = _references("groups.id", on_delete="SET NULL", null=True, index=True)
+    custom_fields: list[dict[str, Any]] = Field(
+        default_factory=list, sa_column=Column(JSONB, nullable=False, server_default=text("'[]'"))
+    )
+    trigger_task_id: UUID | None = None
+    trigger_task_failure_mode: str = Field(default=TriggerFailureMode.IGNORE, sa_type=Text)
+    served_group_id: UUID | None = None
+    """Whom the round robin served last: that membership's group and rank."""
+    served_joined: int | None = Field(default=None, sa_type=BigInteger)
+    created_at: datetime = _instant(now=True)
+    updated_at: datetime = _instant(now=True)
+
+
+_OPEN = "status IN ('pending', 'approved')"
+_PENDING = "status = 'pending'"
+_NEWEST = (text("created_at DESC"), text("id DESC"))
+
+
+class AccessRequest(SQLModel, table=True):
+    """A submission against a template. Its status is written by one function only: `db.transitions.apply`."""
+
+    __tablename__ = "access_requests"
+    __table_args__ = (
+        _one_of("status", Status),
+        CheckConstraint("requested_duration_mins >= 1", name="duration_positive"),
+        CheckConstraint(f"({_OPEN}) = (ended_at IS NULL)", name="ended_when_closed"),
+        CheckConstraint(
+            "status NOT IN ('approved', 'expired') OR num_nulls(decided_by, decided_at, expires_at) = 0",
+            name="grant_complete",
+        ),
+        Index(
+            "uq_access_requests_one_pending",
+            "template_id",
+            "requester_id",
+            unique=True,
+            postgresql_where=text(_PENDING),
+        ),
+        Index(
+            "uq_access_requests_idempotency",
+            "requester_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index("ix_access_requests_newest", *_NEWEST),
+        Index("ix_access_requests_status", "status", *_NEWEST),
+        Index("ix_access_requests_template", "template_id", *_NEWEST),
+        Index("ix_access_requests_requester", "requester_id", *_NEWEST),
+        Index("ix_access_requests_app", "app_id"),
+        Index("ix_access_requests_open", "id", postgresql_where=text(_OPEN)),
+        Index("ix_access_requests_active", "expires_at", postgresql_where=text("status = 'approved'")),
+        Index("ix_access_requests_open_mappings", "mapping_ids", postgresql_using="gin", postgresql_where=text(_OPEN)),
+        Index(
+            "ix_access_requests_pending_approvers",
+            "approver_group_ids",
+            postgresql_using="gin",
+            postgresql_where=text(_PENDING),
+        ),
+        Index(
+            "ix_access_requests_pending_escalated",
+            "escalation_group_id",
+            postgresql_where=text(f"{_PENDING} AND escalated_at IS NOT NULL"),
+        ),
+        Index("ix_access_requests_pending_admins", *_NEWEST, postgresql_where=text(f"{_PENDING} AND admins_decide")),
+        Index("ix_access_requests_attention", "attention_at", postgresql_where=text("attention_at IS NOT NULL")),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    status: str = Field(default=Status.PENDING, sa_type=Text)
+    template_id: UUID | None = _references("access_request_templates.id", on_delete="SET NULL", null=True)
+    template_name: str = Field(sa_type=Text)
+    app_id: UUID | None = _references("applications.id", on_delete="SET NULL", null=True)
+    app_name: str = Field(sa_type=Text)
+    requester_id: UUID = _references("users.id", on_delete="RESTRICT")
+    requested_duration_mins: int
+    justification: str = Field(default="", sa_type=Text)
+    custom_answers: dict[str, Any] = Field(
+        default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default=text("'{}'"))
+    )
+    snapshot: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    """The template at submission (`domain.templates.Snapshot`)."""
+    mapping_ids: list[UUID] = _uuids()
+    approver_group_ids: list[UUID] = _uuids()
+    escalation_group_id: UUID | None = None
+    admins_decide: bool = Field(default=False, nullable=False)
+    """Holders of `access_requests.manage` decide: no group is named, or nobody in the groups asked could."""
+    notified_ids: list[UUID] = _uuids()
+    escalates_at: datetime | None = _instant(null=True)
+    escalated_at: datetime | None = _instant(null=True)
+    decided_by: str | None = Field(default=None, sa_type=Text)
+    decided_at: datetime | None = _instant(null=True)
+    decision_comment: str | None = Field(default=None, sa_type=Text)
+    expires_at: datetime | None = _instant(null=True)
+    ended_by: str | None = Field(default=None, sa_type=Text)
+    ended_at: datetime | None = _instant(null=True)
+    idempotency_key: str | None = Field(default=None, sa_type=Text)
+    idempotency_digest: bytes | None = Field(default=None, sa_type=LargeBinary)
+    attention_at: datetime | None = _instant(now=True, null=True)
+    """When to start the workflow, or tell it to look again; null once it has looked."""
+    created_at: datetime = _instant(now=True)
+
+
+class TimelineEntry(SQLModel, table=True):
+    """What happened to a request. Append-only, by a trigger in the database as well.
+
+    An entry that is a lifecycle event carries its name and payload: what integrations are delivered from.
+    """
+
+    __tablename__ = "access_request_timeline"
+    __table_args__ = (
+        CheckConstraint("(event IS NULL) = (payload IS NULL)", name="event_has_payload"),
+        Index("ix_access_request_timeline_request", "request_id", text("id DESC")),
+    )
+
+    id: int = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    request_id: UUID = _references("access_requests.id", on_delete="RESTRICT")
+    at: datetime = _instant(now=True)
+    kind: str = Field(sa_type=Text)
+    actor: str = Field(sa_type=Text)
+    verified: bool = True
+    """False where the actor was named by a signal without proof."""
+    detail: dict[str, Any] = Field(
+        default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default=text("'{}'"))
+    )
+    event: str | None = Field(default=None, sa_type=Text)
+    payload: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONB(none_as_null=True), nullable=True))
+    transition_key: str | None = Field(default=None, sa_column=Column(Text, nullable=True, unique=True))
+
+
+class Message(SQLModel, table=True):
+    """A line in a request's discussion thread."""
+
+    __tablename__ = "access_request_messages"
+    __table_args__ = (Index("ix_access_request_messages_request", "request_id", *_NEWEST),)
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    request_id: UUID = _references("access_requests.id", on_delete="RESTRICT")
+    author_id: UUID = _references("users.id", on_delete="RESTRICT")
+    body: str = Field(sa_type=Text)
+    created_at: datetime = _instant(now=True)
+
+
+class ApiToken(SQLModel, table=True):
+    """A bearer token of ours: random, stored hashed, named, expiring, revocable."""
+
+    __tablename__ = "api_tokens"
+    __table_args__ = (Index("ix_api_tokens_user", "user_id", *_NEWEST), Index("ix_api_tokens_created", *_NEWEST))
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    user_id: UUID = _references("users.id", on_delete="RESTRICT")
+    name: str = Field(sa_type=Text)
+    token_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
+    """SHA-256 of the token: 256 random bits need no slow hash."""
+    hint: str = Field(sa_type=Text)
+    """The token's first characters, to recognise it by."""
+    expires_at: datetime | None = _instant(null=True)
+    last_used_at: datetime | None = _instant(null=True)
+    revoked_at: datetime | None = _instant(null=True)
+    created_at: datetime = _instant(now=True)

@@ -1,0 +1,441 @@
+"""The one place where a request's status is written after its submission.
+
+A transition is one transaction with one guard. The workflow, the sweep and the command line all come through `apply`;
+what it answers the workflow adopts, so that a record that ran ahead of its workflow (a commit whose workflow task was
+lost) is caught up with and never undone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, cast
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from db import people, requests
+from db.database import Connection, Database
+from domain import deciding, events
+from domain.actors import Permission, temporary_group_name
+from domain.deciding import Person, Standing
+from domain.errors import Forbidden, NotFound, RequestNotActive, RequestNotPending
+from domain.events import EVENT_OF, Event
+from domain.proofs import InvalidProof, ProofKey
+from domain.states import PEOPLES_ACTIONS, Action, Status, after
+from domain.transitions import (
+    REFUSALS_KEPT,
+    Channel,
+    Outcome,
+    Refused,
+    RequestState,
+    Transition,
+)
+
+_UNKNOWN_ACTOR: Final = "unknown"
+
+DECIDABLE: Final = """
+    (r.admins_decide OR r.status <> 'pending' OR EXISTS (
+        SELECT 1 FROM group_members m JOIN users d ON d.id = m.user_id AND d.active
+        WHERE m.group_id = ANY(CASE WHEN r.escalated_at IS NULL OR r.escalation_group_id IS NULL
+                                    THEN r.approver_group_ids ELSE r.approver_group_ids || r.escalation_group_id END)
+          AND coalesce(d.owner_id, d.id) <> coalesce(u.owner_id, u.id)))
+"""
+"""Whether somebody who was asked can decide, for a row `r` of `access_requests` and its requester `u`."""
+
+_ROW: Final = f"""
+    SELECT r.*, u.email AS requester_email, u.active AS requester_active,
+           coalesce(u.owner_id, u.id) AS requester_principal_id,
+           {DECIDABLE} AS decidable,
+           ARRAY(
+               SELECT g.name FROM groups g
+               WHERE g.id = ANY(r.approver_group_ids)
+                  OR (r.escalated_at IS NOT NULL AND g.id = r.escalation_group_id)
+               ORDER BY array_position(r.approver_group_ids, g.id)
+           ) AS waiting_for,
+           (SELECT count(*) FROM access_request_timeline t WHERE t.request_id = r.id AND t.kind = 'refused') AS refusals
+    FROM access_requests r JOIN users u ON u.id = r.requester_id
+    WHERE r.id = %(request_id)s
+"""
+
+
+async def load(db: Database, request_id: UUID) -> RequestState | None:
+    """The state a workflow starts or goes on from; tells the record that its workflow is looking.
+
+    Returns:
+        None where there is no such request.
+    """
+    async with db.transaction() as connection:
+        # First, so that what marked the row (a deactivation, say) is committed before its effects are read below.
+        await connection.execute(
+            "UPDATE access_requests SET attention_at = NULL WHERE id = %s AND attention_at IS NOT NULL", [request_id]
+        )
+        row = await (await connection.execute(_ROW, {"request_id": request_id})).fetchone()
+    return None if row is None else _state(row)
+
+
+async def apply(db: Database, proofs: ProofKey, transition: Transition, *, trust_claimed_actors: bool) -> Outcome:
+    """Carry out a step, once per key, if the rules allow it at this moment.
+
+    Args:
+        db: the record.
+        proofs: checks who acts.
+        transition: the step.
+        trust_claimed_actors: believe an `actor` without a proof (`JUSTIAM_TRUST_SIGNAL_ACTORS`).
+
+    Returns:
+        The state of the request after the step, or as it is where the step was refused or came too late. Refusals
+        are in the timeline, up to `REFUSALS_KEPT`.
+    """
+    who = _identify(proofs, transition, trust_claimed_actors=trust_claimed_actors)
+    key = f"{transition.request_id}:{who.key}"
+    async with db.transaction() as connection:
+        row = await (
+            await connection.execute(_ROW + " FOR UPDATE OF r", {"request_id": transition.request_id})
+        ).fetchone()
+        if row is None:
+            return Outcome(state=None, refusal=NotFound.code, detail="There is no such request.")
+        done = await _recorded(connection, key)
+        if done is not None:
+            return _same_answer(row, transition, done)
+        person = None
+        if transition.channel is not Channel.SYSTEM and who.reference is not None:
+            person = await people.find(connection, who.reference)
+        refusal = _refusal(row, transition, who, person)
+        actor = person.email if person else (transition.actor or who.reference or _UNKNOWN_ACTOR)
+        if refusal is not None:
+            code, detail = refusal
+            await _record_refusal(
+                connection,
+                row,
+                at=transition.at,
+                actor=actor,
+                key=key,
+                verified=who.verified and person is not None,
+                detail={"action": transition.action.value, "code": code, "reason": detail},
+            )
+            return Outcome(state=_state(row), refusal=code, detail=detail)
+        if _is_due(row, transition):
+            step = _Step(transition, row, actor, who.verified, key, person)
+            row |= await _carry_out(connection, step)
+            if transition.action is Action.ESCALATE:
+                row = cast(
+                    "dict[str, Any]",
+                    await (await connection.execute(_ROW, {"request_id": transition.request_id})).fetchone(),
+                )
+    return Outcome(state=_state(row))
+
+
+async def record_refusal(db: Database, refused: Refused) -> None:
+    """Write to the timeline what was refused before it could become a transition.
+
+    A signal nobody can read, or a decision that the API turned away.
+    """
+    async with db.transaction() as connection:
+        row = await (await connection.execute(_ROW, {"request_id": refused.request_id})).fetchone()
+        if row is not None:
+            await _record_refusal(
+                connection,
+                row,
+                at=refused.at,
+                actor=refused.actor or _UNKNOWN_ACTOR,
+                key=f"{refused.request_id}:{refused.key}",
+                verified=refused.actor is not None,
+                detail={"action": refused.action, "code": refused.code, "reason": refused.reason},
+            )
+
+
+@dataclass(frozen=True)
+class _Who:
+    """Who acts, before the record is asked about them."""
+
+    reference: str | None
+    """Id or email address; None where nobody could be made out."""
+    key: str
+    verified: bool
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class _Step:
+    transition: Transition
+    row: dict[str, Any]
+    actor: str
+    verified: bool
+    key: str
+    person: Person | None
+
+
+def _identify(proofs: ProofKey, transition: Transition, *, trust_claimed_actors: bool) -> _Who:
+    if transition.channel is Channel.SYSTEM:
+        return _Who(transition.actor, transition.key, verified=True)
+    if transition.proof is not None:
+        try:
+            proven = proofs.check(transition.proof, transition.request_id, transition.action, at=transition.at)
+        except InvalidProof as error:
+            return _Who(transition.actor, transition.key, verified=False, problem=str(error))
+        return _Who(str(proven.actor_id), proven.jti, verified=True)
+    if transition.actor is None or not trust_claimed_actors:
+        problem = (
+            "A decision needs a proof of who decides: POST /api/v1/access-requests/{id}/signal-proofs makes one. "
+            "A bare actor counts only where JUSTIAM_TRUST_SIGNAL_ACTORS is set."
+        )
+        return _Who(transition.actor, transition.key, verified=False, problem=problem)
+    return _Who(transition.actor, transition.key, verified=False)
+
+
+def _refusal(  # noqa: PLR0911 - one return for each reasonrow: dict[str, Any], transition: Transition, who: _Who, person: Person | None) -> tuple[str, str] | None:
+    """Why the step may not be taken, as a code and a sentence; None where it may."""
+    action, status = transition.action, Status(row["status"])
+    if transition.channel is Channel.SYSTEM:
+        return None
+    if who.problem is not None or action not in PEOPLES_ACTIONS:
+        return Forbidden.code, who.problem or "People approve, deny and revoke; the rest is up to the service."
+    if person is None:
+        return Forbidden.code, f"Nobody here is known as {who.reference}."
+    claimed = transition.actor
+    if (
+        transition.proof is not None
+        and claimed is not None
+        and claimed.lower() not in {person.email.lower(), str(person.id)}
+    ):
+        return Forbidden.code, "The proof is another actor's."
+    over = status is Status.APPROVED and transition.at >= row["expires_at"]
+    if after(status, action) is None or over:
+        if action is Action.REVOKE:
+            return RequestNotActive.code, f"The request is over: it is {'expired' if over else status}."
+        return RequestNotPending.code, f"The request is no longer pending: it is {status}" + (
+            f", decided by {row['decided_by']}." if row["decided_by"] else "."
+        )
+    standing = Standing.of(person, requests.asked(row))
+    if not deciding.may_do(action, standing, status):
+        return Forbidden.code, deciding.why_not(action, standing)
+    if action is Action.APPROVE and not row["requester_active"]:
+        return Forbidden.code, "The requester's account is deactivated."
+    return None
+
+
+def _is_due(row: dict[str, Any], transition: Transition) -> bool:
+    """Whether the guard of the step holds.
+
+    People's steps were judged before; a step of the service that came twice or late changes nothing.
+    """
+    status = Status(row["status"])
+    if after(status, transition.action) is None:
+        return False
+    match transition.action:
+        case Action.EXPIRE:
+            return bool(transition.at >= row["expires_at"])
+        case Action.ESCALATE:
+            return row["escalated_at"] is None or not row["decidable"]
+        case Action.APPROVE if transition.channel is Channel.SYSTEM:
+            return bool(row["snapshot"]["auto_approve"] and row["requester_active"])
+    return True
+
+
+async def _carry_out(connection: Connection, step: _Step) -> dict[str, Any]:
+    """Write the step: row, timeline, event and, for a grant, its group. Returns the columns that changed."""
+    changes, detail = await _changes(connection, step)
+    request_id = step.row["id"]
+    assignments = ", ".join(f"{column} = %({column})s" for column in changes)
+    updated = await connection.execute(
+        f"UPDATE access_requests SET {assignments} WHERE id = %(id)s AND status = %(expected)s",
+        {**changes, "id": request_id, "expected": step.row["status"]},
+    )
+    if updated.rowcount != 1:  # pragma: no cover - the row is locked
+        msg = f"request {request_id} changed under its lock"
+        raise RuntimeError(msg)
+    event = EVENT_OF[step.transition.action]
+    await add_to_timeline(
+        connection,
+        request_id,
+        at=step.transition.at,
+        kind=event.removeprefix("access_request."),
+        actor=step.actor,
+        verified=step.verified,
+        detail=detail,
+        key=step.key,
+        event=event,
+        payload=events.payload(
+            event,
+            request_id=str(request_id),
+            template_name=step.row["template_name"],
+            requester_email=step.row["requester_email"],
+            decided_by=cast("str | None", changes.get("decided_by")),
+        ),
+    )
+    if step.transition.action is Action.APPROVE:
+        await _open_grant(connection, step.row, changes["expires_at"])
+    elif changes.get("ended_at") is not None:
+        await connection.execute("DELETE FROM groups WHERE request_id = %s AND system", [request_id])
+    return changes
+
+
+async def _changes(connection: Connection, step: _Step) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The columns that the step changes, and what the timeline says beside who and when."""
+    transition, row, at = step.transition, step.row, step.transition.at
+    detail: dict[str, Any] = {"channel": transition.channel.value}
+    if transition.comment:
+        detail["comment"] = transition.comment
+    decision = {"decided_by": step.actor, "decided_at": at, "decision_comment": transition.comment or None}
+    ending = {"ended_by": step.actor, "ended_at": at}
+    match transition.action:
+        case Action.APPROVE:
+            expires_at = at + _state(row).duration
+            detail["expires_at"] = expires_at.isoformat()
+            return {"status": Status.APPROVED.value, **decision, "expires_at": expires_at}, detail
+        case Action.DENY:
+            return {"status": Status.DENIED.value, **decision, **ending}, detail
+        case Action.EXPIRE:
+            # It ended when its time was up, however late somebody came to write it down.
+            ending["ended_at"] = row["expires_at"]
+            return {"status": Status.EXPIRED.value, **ending}, detail
+        case Action.REVOKE:
+            changes = {"status": Status.REVOKED.value, **ending}
+            own = step.person is not None and step.person.principal_id == row["requester_principal_id"]
+            if row["status"] == Status.PENDING:
+                detail["cancelled"] = own
+                changes |= {} if own else decision
+            return changes, detail
+        case Action.ESCALATE:
+            return await _escalation(connection, step, detail)
+
+
+async def _escalation(
+    connection: Connection, step: _Step, detail: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    row = step.row
+    escalation = await next_to_ask(
+        connection, row["requester_principal_id"], row["escalation_group_id"] if row["escalated_at"] is None else None
+    )
+    told = [user_id for user_id in escalation.user_ids if user_id not in row["notified_ids"]]
+    detail["asked"] = "administrators" if escalation.admins else "escalation group"
+    detail["notified"] = [str(user_id) for user_id in told]
+    return {
+        "escalated_at": row["escalated_at"] or step.transition.at,
+        "admins_decide": row["admins_decide"] or escalation.admins,
+        "notified_ids": [*row["notified_ids"], *told],
+    }, detail
+
+
+@dataclass(frozen=True)
+class Escalation:
+    """Whom to ask when the approver groups did not answer, or cannot."""
+
+    user_ids: list[UUID]
+    admins: bool
+    """The administrators, because the escalation group has nobody who could decide."""
+
+
+async def next_to_ask(connection: Connection, principal_id: UUID, escalation_group_id: UUID | None) -> Escalation:
+    """The escalation group's members; where nobody there could decide, the administrators."""
+    parameters = {"principal_id": principal_id, "group_id": escalation_group_id, "permission": Permission.REQUESTS}
+    rows = await connection.execute(people.ELIGIBLE + " AND m.group_id = %(group_id)s ORDER BY m.joined", parameters)
+    members = [row["user_id"] for row in await rows.fetchall()]
+    if members:
+        return Escalation(members, admins=False)
+    rows = await connection.execute(
+        people.ELIGIBLE + " AND g.permissions @> ARRAY[%(permission)s::text] ORDER BY m.joined", parameters
+    )
+    return Escalation(list(dict.fromkeys(row["user_id"] for row in await rows.fetchall())), admins=True)
+
+
+async def _open_grant(connection: Connection, row: dict[str, Any], expires_at: datetime) -> None:
+    """The temporary group with its one member and its mappings (specification, Concepts)."""
+    await connection.execute(
+        """
+        WITH granted AS (
+            INSERT INTO groups (id, name, description, permissions, system, request_id, expires_at)
+            VALUES (gen_random_uuid(), %(name)s, %(description)s, '{}', true, %(request_id)s, %(expires_at)s)
+            RETURNING id
+        ), member AS (
+            INSERT INTO group_members (group_id, user_id) SELECT id, %(requester_id)s FROM granted
+        )
+        INSERT INTO app_mapping_groups (mapping_id, group_id)
+        SELECT a.id, granted.id FROM granted, app_mappings a WHERE a.id = ANY(%(mapping_ids)s)
+        """,
+        {
+            "name": temporary_group_name(row["id"]),
+            "description": f"{row['template_name']}, granted for {row['requested_duration_mins']} minutes",
+            "request_id": row["id"],
+            "requester_id": row["requester_id"],
+            "expires_at": expires_at,
+            "mapping_ids": row["mapping_ids"],
+        },
+    )
+
+
+async def add_to_timeline(  # noqa: PLR0913 - a row has these columns
+    connection: Connection,
+    request_id: UUID,
+    *,
+    at: datetime | None,
+    kind: str,
+    actor: str,
+    verified: bool = True,
+    detail: dict[str, Any],
+    key: str | None,
+    event: Event | None = None,
+    payload: events.Payload | None = None,
+) -> None:
+    """Append to a request's timeline; the same key is written once. `at` None: the database's now."""
+    await connection.execute(
+        """
+        INSERT INTO access_request_timeline
+            (request_id, at, kind, actor, verified, detail, event, payload, transition_key)
+        VALUES (%s, coalesce(%s, now()), %s, %s, %s, %s, %s, %s, %s)
+        ON CONFLICT (transition_key) DO NOTHING
+        """,
+        [
+            request_id,
+            at,
+            kind,
+            actor,
+            verified,
+            Jsonb(detail),
+            event,
+            None if payload is None else Jsonb(payload),
+            key,
+        ],
+    )
+
+
+async def _record_refusal(  # noqa: PLR0913 - a row has these columns
+    connection: Connection,
+    row: dict[str, Any],
+    *,
+    at: datetime | None,
+    actor: str,
+    key: str,
+    verified: bool,
+    detail: dict[str, Any],
+) -> None:
+    if row["refusals"] < REFUSALS_KEPT:
+        await add_to_timeline(
+            connection, row["id"], at=at, kind="refused", actor=actor, verified=verified, detail=detail, key=key
+        )
+        row["refusals"] += 1
+
+
+async def _recorded(connection: Connection, key: str) -> dict[str, Any] | None:
+    rows = await connection.execute("SELECT kind, detail FROM access_request_timeline WHERE transition_key = %s", [key])
+    return await rows.fetchone()
+
+
+def _same_answer(row: dict[str, Any], transition: Transition, done: dict[str, Any]) -> Outcome:
+    """What was answered when this key was first carried out."""
+    if done["kind"] == "refused":
+        return Outcome(state=_state(row), refusal=done["detail"]["code"], detail=done["detail"]["reason"])
+    if done["kind"] != EVENT_OF[transition.action].removeprefix("access_request."):
+        return Outcome(state=_state(row), refusal=Forbidden.code, detail="The proof or key was used before.")
+    return Outcome(state=_state(row))
+
+
+def _state(row: dict[str, Any]) -> RequestState:
+    waiting_for = ["administrators"] if row["admins_decide"] else row["waiting_for"]
+    return RequestState(
+        **{name: row[name] for name in RequestState.model_fields if name in row and name != "waiting_for"},
+        request_id=row["id"],
+        auto_approve=row["snapshot"]["auto_approve"],
+        waiting_for=waiting_for,
+    )

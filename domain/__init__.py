@@ -1,0 +1,1 @@
+"""The rules of access requests, pure: no I/O, no clock, no framework."""

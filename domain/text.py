@@ -1,0 +1,52 @@
+"""Text as people send it, checked once at the edge so that no layer below meets what it cannot store."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+
+def storable(value: str) -> str:
+    """`value`, if PostgreSQL can store it and UTF-8 can carry it.
+
+    Raises:
+        ValueError: it has a NUL or a lone surrogate.
+    """
+    # PostgreSQL refuses NUL in text, and UTF-8 has no lone surrogates; JSON can carry both.
+    if "\x00" in value:
+        msg = "must not contain the NUL character"
+        raise ValueError(msg)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        msg = "must be valid Unicode (it has a lone surrogate)"
+        raise ValueError(msg) from None
+    return value
+
+
+def _one_line(value: str) -> str:
+    if any(ord(char) < ord(" ") or ord(char) == 0x7F for char in value):  # noqa: PLR2004 - DEL
+        msg = "must be a single line without control characters"
+        raise ValueError(msg)
+    return value
+
+
+STORABLE = AfterValidator(storable)
+
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    STORABLE,
+    AfterValidator(_one_line),
+]
+"""A display name: one line, 1 to 200 characters."""
+
+ShortText = Annotated[str, StringConstraints(max_length=1000), STORABLE]
+"""Up to 1,000 characters."""
+
+LongText = Annotated[str, StringConstraints(max_length=10_000), STORABLE]
+"""Up to 10,000 characters: descriptions, justifications, comments, messages."""
+
+FilterText = Annotated[str, StringConstraints(max_length=320), STORABLE]
+"""What somebody types into a filter."""

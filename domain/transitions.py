@@ -1,0 +1,121 @@
+"""What travels between the workflow, its activities and its callers: one model in, one model out."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from domain.states import OPEN, Action, Status
+from domain.text import LongText, ShortText
+
+
+class AccessRequestInput(BaseModel):
+    """All a workflow needs to start, or to start again: the rest is in the record."""
+
+    request_id: UUID
+
+
+class Decision(BaseModel):
+    """The input of `approve`, `deny` and `revoke`, as update and as signal."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    actor: ShortText | None = Field(
+        default=None, description="Email address or id of who acts. Counts without a proof in development only."
+    )
+    comment: LongText = Field(default="", description="Shown with the decision.")
+    proof: LongText | None = Field(
+        default=None, description="From POST /access-requests/{id}/signal-proofs; names the actor beyond doubt."
+    )
+
+
+class Channel(StrEnum):
+    """How a step reached the workflow."""
+
+    UPDATE = "update"
+    SIGNAL = "signal"
+    SYSTEM = "system"
+
+
+class Transition(BaseModel):
+    """A step to carry out on the record."""
+
+    request_id: UUID
+    action: Action
+    channel: Channel
+    at: datetime
+    """The workflow's time; every rule of the step judges by it."""
+    key: str
+    """Idempotency key within the request; a proof's `jti` takes its place."""
+    actor: str | None = None
+    comment: str = ""
+    proof: str | None = None
+
+
+class Refused(BaseModel):
+    """An attempt that was refused before it became a transition, to be written to the timeline."""
+
+    request_id: UUID
+    at: datetime | None
+    """None: the database's now."""
+    key: str
+    action: str
+    code: str
+    reason: str
+    actor: str | None = None
+    """Email address of who tried, where that is certain."""
+
+
+class RequestState(BaseModel):
+    """What the workflow knows of its request, and what the `state` query answers."""
+
+    request_id: UUID
+    status: Status
+    template_name: str
+    app_name: str
+    requester_email: str
+    requester_active: bool = True
+    requested_duration_mins: int
+    auto_approve: bool = False
+    waiting_for: list[str] = Field(default_factory=list)
+    """Names of the groups that may decide."""
+    decidable: bool = True
+    """Somebody who was asked can decide."""
+    created_at: datetime
+    escalates_at: datetime | None = None
+    escalated_at: datetime | None = None
+    admins_decide: bool = False
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+    expires_at: datetime | None = None
+    ended_by: str | None = None
+    ended_at: datetime | None = None
+    refusals: int = 0
+    """Refused signals and decisions in the timeline so far."""
+
+    @property
+    def is_open(self) -> bool:
+        """Pending or approved: the workflow goes on."""
+        return self.status in OPEN
+
+    @property
+    def duration(self) -> timedelta:
+        """How long a grant lasts from its decision."""
+        return timedelta(minutes=self.requested_duration_mins)
+
+
+class Outcome(BaseModel):
+    """What became of a step. The workflow adopts `state` whatever it says: the record may be ahead of it."""
+
+    state: RequestState | None
+    """None where the record knows no such request."""
+    refusal: str | None = None
+    """The code of the error, where the step was refused."""
+    detail: str = ""
+
+
+REFUSALS_KEPT = 100
+"""Refused attempts written to one request's timeline; what comes after is refused without a trace."""

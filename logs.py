@@ -1,0 +1,42 @@
+"""One log for the service and the libraries under it: JSON lines for machines, coloured text for people."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+import structlog
+
+
+def configure(level: str, style: Literal["json", "console"]) -> None:
+    """Send everything that is logged to standard error in one format."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Any] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if style == "json"
+        else [structlog.dev.ConsoleRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Every poll and statement of the libraries is of no interest to anybody who asked for less than debug.
+    for name in ("httpx", "httpcore", "psycopg.pool"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,148 @@
+"""The worker: runs the workflows and activities, and keeps Temporal furnished and requests attended to."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from psycopg import Error as DatabaseError
+from psycopg_pool import PoolTimeout
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+import logs
+from activities import processes, setup
+from activities.processes import SweepActivities
+from activities.transitions import TransitionActivities
+from db.database import Database
+from domain.proofs import ProofKey
+from domain.sweeping import SweepReport
+from settings import Settings
+from workflows import names
+from workflows.access_request import AccessRequestWorkflow
+from workflows.expiry_sweep import AccessRequestExpirySweep
+
+_log = structlog.get_logger(__name__)
+
+_GRACE: Final = timedelta(seconds=10)
+"""What is in hand when the worker is told to stop has this long to finish."""
+_FURNISH_EVERY: Final = 60.0
+"""Seconds between two looks whether Temporal still has the Schedule and the search attributes."""
+_ATTEND_EVERY: Final = 2.0
+"""Seconds between two looks for requests whose workflow has to be started or nudged."""
+_RECONNECT_EVERY: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The record and the process, connected."""
+
+    db: Database
+    client: Client
+    proofs: ProofKey
+
+
+@asynccontextmanager
+async def connected(settings: Settings, *, wait: bool) -> AsyncIterator[Stores]:
+    """Both stores.
+
+    Args:
+        settings: where they are.
+        wait: until Temporal can be reached, however long that takes.
+
+    Raises:
+        RuntimeError: Temporal cannot be reached, and `wait` is false.
+    """
+    async with Database(settings.database_url.get_secret_value(), max_connections=settings.database_pool_max) as db:
+        client = await _connect(settings, wait=wait)
+        yield Stores(db, client, ProofKey(settings.secret_key.get_secret_value()))
+
+
+async def main(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT, then finish what is in hand and take nothing new."""
+    logs.configure(settings.log_level, settings.log_format)
+    work = asyncio.create_task(run(settings))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        _log.info("worker_stopped")
+
+
+async def run(settings: Settings) -> None:
+    """Work until cancelled."""
+    async with connected(settings, wait=True) as stores, worker(stores, settings), asyncio.TaskGroup() as chores:
+        _log.info("worker_started", temporal=settings.temporal_address, namespace=settings.temporal_namespace)
+        interval = timedelta(seconds=settings.sweep_interval_secs)
+        chores.create_task(_repeat("furnish", _FURNISH_EVERY, lambda: setup.ensure(stores.client, interval)))
+        chores.create_task(_repeat("attend", _ATTEND_EVERY, lambda: processes.attend(stores.db, stores.client)))
+
+
+def worker(stores: Stores, settings: Settings) -> Worker:
+    """The Temporal worker with everything this version serves."""
+    transitions = TransitionActivities(stores.db, stores.proofs, trust_signal_actors=settings.trust_signal_actors)
+    sweeps = SweepActivities(stores.db, stores.client, stores.proofs)
+    return Worker(
+        stores.client,
+        task_queue=names.TASK_QUEUE,
+        workflows=[AccessRequestWorkflow, AccessRequestExpirySweep],
+        activities=[*transitions.all, sweeps.sweep],
+        graceful_shutdown_timeout=_GRACE,
+    )
+
+
+async def setup_temporal(settings: Settings) -> list[str]:
+    """Create the search attributes and the Schedule where they are missing; says what was created.
+
+    Raises:
+        RuntimeError: Temporal cannot be reached.
+        RPCError: Temporal refuses.
+    """
+    return await setup.ensure(await _connect(settings, wait=False), timedelta(seconds=settings.sweep_interval_secs))
+
+
+async def sweep(settings: Settings) -> SweepReport:
+    """One pass of the sweep, now and here.
+
+    Raises:
+        RuntimeError: Temporal cannot be reached.
+        psycopg.Error: PostgreSQL cannot be reached.
+    """
+    async with connected(settings, wait=False) as stores:
+        return await processes.sweep(stores.db, stores.client, stores.proofs)
+
+
+async def _connect(settings: Settings, *, wait: bool) -> Client:
+    while True:
+        try:
+            return await Client.connect(
+                settings.temporal_address,
+                namespace=settings.temporal_namespace,
+                data_converter=pydantic_data_converter,
+            )
+        except RuntimeError as error:
+            if not wait:
+                raise
+            _log.warning("temporal_unreachable", address=settings.temporal_address, error=str(error))
+            await asyncio.sleep(_RECONNECT_EVERY)
+
+
+async def _repeat(chore: str, every_secs: float, work: Callable[[], Awaitable[object]]) -> None:
+    """Do `work` again and again. A store that is away is no reason to stop; the next round tries again."""
+    while True:
+        try:
+            done = await work()
+            if done:
+                _log.info(chore, done=done)
+        except (RPCError, DatabaseError, PoolTimeout) as error:
+            _log.warning(f"{chore}_failed", error=str(error))
+        await asyncio.sleep(every_secs)

@@ -1,0 +1,1 @@
+"""The processes. They decide; activities act. Deterministic, sandboxed, free of I/O."""

@@ -1,0 +1,68 @@
+"""How workflows, activities and search attributes are called, for everybody who has to address them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from temporalio.common import SearchAttributeKey, SearchAttributePair, SearchAttributeUpdate, TypedSearchAttributes
+
+from domain.states import Status
+
+TASK_QUEUE: Final = "access-requests"
+ACCESS_REQUEST_WORKFLOW: Final = "AccessRequestWorkflow"
+EXPIRY_SWEEP_WORKFLOW: Final = "AccessRequestExpirySweep"
+EXPIRY_SCHEDULE: Final = "access-request-expiry"
+RECONCILE_SIGNAL: Final = "reconcile"
+STATE_QUERY: Final = "state"
+
+LOAD_REQUEST: Final = "load_request"
+APPLY_TRANSITION: Final = "apply_transition"
+RECORD_REFUSAL: Final = "record_refusal"
+SWEEP: Final = "sweep"
+
+STATUS: Final = SearchAttributeKey.for_keyword("AccessRequestStatus")
+TEMPLATE: Final = SearchAttributeKey.for_keyword("AccessRequestTemplate")
+APP: Final = SearchAttributeKey.for_keyword("AccessRequestApp")
+REQUESTER: Final = SearchAttributeKey.for_keyword("AccessRequestRequester")
+EXPIRES_AT: Final = SearchAttributeKey.for_datetime("AccessRequestExpiresAt")
+SEARCH_ATTRIBUTES: Final = (STATUS, TEMPLATE, APP, REQUESTER, EXPIRES_AT)
+
+_LONGEST_KEYWORD: Final = 255
+"""Temporal's limit for a keyword in its SQL stores, in characters."""
+
+
+def search_attributes(
+    *, status: Status, template_name: str, app_name: str, requester_email: str, expires_at: datetime | None
+) -> TypedSearchAttributes:
+    """What operators filter the workflows of requests by."""
+    pairs = [
+        SearchAttributePair(STATUS, status.value),
+        SearchAttributePair(TEMPLATE, template_name[:_LONGEST_KEYWORD]),
+        SearchAttributePair(APP, app_name[:_LONGEST_KEYWORD]),
+        SearchAttributePair(REQUESTER, requester_email[:_LONGEST_KEYWORD]),
+    ]
+    if expires_at is not None:
+        pairs.append(SearchAttributePair(EXPIRES_AT, expires_at))  # type: ignore[arg-type]
+    return TypedSearchAttributes(pairs)
+
+
+def attribute_changes(
+    current: TypedSearchAttributes, wanted: TypedSearchAttributes
+) -> list[SearchAttributeUpdate[Any]]:
+    """The updates that lead from `current` to `wanted`; none where they agree."""
+    held = {pair.key.name: pair.value for pair in current}
+    return [pair.key.value_set(pair.value) for pair in wanted if held.get(pair.key.name) != pair.value]
+
+
+def summary(*, requester_email: str, template_name: str, duration_mins: int) -> str:
+    """One line for the list of workflows: who wants what, for how long."""
+    return f"{requester_email} → {template_name}, {readable_minutes(duration_mins)}"
+
+
+def readable_minutes(minutes: int) -> str:
+    """Minutes as people say them: `8 h`, `1 d 30 min`."""
+    days, rest = divmod(minutes, 1440)
+    hours, mins = divmod(rest, 60)
+    parts = [f"{count} {unit}" for count, unit in ((days, "d"), (hours, "h"), (mins, "min")) if count]
+    return " ".join(parts) or "0 min"
