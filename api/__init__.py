@@ -1,0 +1,1 @@
+"""The service over HTTP. Thin: translate, authenticate, authorise, hand over."""

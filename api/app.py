@@ -1,0 +1,87 @@
+"""The application: what it opens, what it serves, how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Literal
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from api import bodies, documentation, problems
+from api.authentication import caller
+from api.bodies import BodyLimit
+from api.headers import ResponseHeaders
+from api.orchestrator import Orchestrator
+from db.database import Database
+from settings import Settings, load_settings
+
+
+class Health(BaseModel):
+    """The process answers. Whether its database and Temporal do is not asked: a restart would not mend them."""
+
+    status: Literal["ok"] = "ok"
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        settings: None reads them from the environment, as uvicorn's factory does.
+
+    Raises:
+        SettingsError: the environment does not describe a service that can run.
+    """
+    chosen = settings or load_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            Database(
+                chosen.database_url.get_secret_value(), max_connections=chosen.database_pool_max
+            ) as app.state.database,
+            Orchestrator(chosen) as app.state.orchestrator,
+        ):
+            yield
+
+    app = FastAPI(
+        title=documentation.TITLE,
+        description=documentation.DESCRIPTION,
+        version=version("justiam"),
+        openapi_tags=documentation.TAGS,
+        lifespan=lifespan,
+        # Documentation is served by `documentation`, from this server alone.
+        docs_url=None,
+        redoc_url=None,
+        # /groups/ is not /groups: a redirect would lose a body and hide a mistake.
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.settings = chosen
+    app.add_middleware(BodyLimit, limit=chosen.max_body_bytes)
+    app.add_middleware(ResponseHeaders)
+    problems.install(app)
+    documentation.install(app)
+    app.add_api_route("/healthz", healthz, summary="Whether the process answers", include_in_schema=False)
+    app.include_router(_routes())
+    return app
+
+
+async def healthz() -> Health:
+    """Liveness, for whatever restarts the process."""
+    return Health()
+
+
+def _routes() -> APIRouter:
+    # Nothing under /api/v1 is reached without a known caller, whatever a route forgets.
+    api = APIRouter(prefix="/api/v1", dependencies=[Depends(caller), Depends(bodies.acceptable)])
+    for routes in ():  # type: ignore[var-annotated]
+        api.include_router(routes.router)
+    return api
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

@@ -1,0 +1,72 @@
+"""Who calls: a bearer token becomes a person (RFC 6750, in the header only)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.resources import Db
+from db import tokens
+from domain.actors import Permission
+from domain.deciding import Person
+from domain.errors import Forbidden, Unauthenticated
+
+_BEARER = HTTPBearer(
+    scheme_name="token",
+    description="An API token: `justiam_…`. `justiam dev` prints one for each demo person; "
+    "`justiam token create <email>` makes another.",
+    auto_error=False,
+)
+
+
+async def caller(
+    request: Request, database: Db, _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
+) -> Person:
+    """The active person whose token this request carries.
+
+    Raises:
+        Unauthenticated: there is no token, more than one, or one that is unknown, expired, revoked or belongs to
+            somebody deactivated.
+    """
+    token = _bearer_token(request.headers.getlist("authorization"))
+    person = await tokens.authenticate(database, token)
+    if person is None:
+        raise Unauthenticated("The token is unknown, expired or revoked, or its owner is deactivated.")
+    return person
+
+
+Caller = Annotated[Person, Depends(caller)]
+"""The person who calls; every route under /api/v1 has one."""
+
+
+def requires(*permissions: Permission) -> Any:  # noqa: ANN401 - what FastAPI's Depends returns
+    """A caller who holds one of `permissions`, for use in `Annotated[Person, …]`; others are refused (403)."""
+
+    async def permitted(person: Caller) -> Person:
+        if not any(person.holds(permission) for permission in permissions):
+            raise Forbidden(f"This needs the permission {' or '.join(permissions)}.")
+        return person
+
+    return Depends(permitted)
+
+
+RequestsManager = Annotated[Person, requires(Permission.REQUESTS)]
+"""A caller who holds `access_requests.manage`."""
+
+DirectoryManager = Annotated[Person, requires(Permission.DIRECTORY)]
+"""A caller who holds `directory.manage`."""
+
+DirectoryReader = Annotated[Person, requires(Permission.DIRECTORY, Permission.REQUESTS)]
+"""A caller who may see everybody: whoever manages the directory or the requests."""
+
+
+def _bearer_token(headers: list[str]) -> str:
+    if len(headers) > 1:
+        # Which one counts would depend on who reads them: a proxy before this service, or this service.
+        raise Unauthenticated("Send one Authorization header, not several.")
+    scheme, _, token = headers[0].partition(" ") if headers else ("", "", "")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("Send a token as Authorization: Bearer <token>.")
+    return token.strip()

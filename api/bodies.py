@@ -1,0 +1,103 @@
+"""What every request body is held to before anybody looks at what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from email.message import Message
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as Event
+
+from domain.errors import Invalid
+from domain.text import storable
+
+_DEEPEST: Final = 16
+"""Levels of lists and objects. Ours have four; functions that walk a value by recursion have to get through."""
+_LARGEST_NUMBER: Final = 2**63
+
+
+class BodyLimit:
+    """ASGI middleware: refuses a body of more than `limit` bytes (413), also where its length was not declared."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on with a body that ends where the limit is."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        size = int(declared) if declared.isdigit() else 0
+        read = 0
+
+        async def limited() -> Event:
+            nonlocal read
+            if size > self._limit:
+                raise self._refusal()
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._limit:
+                raise self._refusal()
+            return message
+
+        await self._app(scope, limited, send)
+
+    def _refusal(self) -> HTTPException:
+        # This passes through whoever reads the body, up to the handler that makes a problem document of it.
+        return HTTPException(413, f"The body may have at most {self._limit} bytes.")
+
+
+async def acceptable(request: Request) -> None:
+    """Hold a body to what every layer below can work with: JSON, not too deep, text and numbers that can be stored.
+
+    Raises:
+        HTTPException: 415, it is not declared as JSON.
+        Invalid: it is not JSON, or has something in it that cannot be stored.
+    """
+    if request.method not in {"POST", "PUT", "PATCH"} or not await request.body():
+        return
+    declared = Message()
+    declared["Content-Type"] = request.headers.get("content-type", "")
+    if declared.get_content_type() != "application/json":
+        raise HTTPException(415, "Send the body as application/json.")
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        raise Invalid(("body", "is not JSON that can be read")) from None
+    errors = [(".".join(path) or "body", message) for path, message in _unacceptable(body)]
+    if errors:
+        raise Invalid(*errors)
+
+
+def _unacceptable(body: Any) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401 - any JSON
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), body)]
+    while waiting:
+        path, value = waiting.pop()
+        if len(path) > _DEEPEST:
+            yield path, f"is nested deeper than {_DEEPEST} levels"
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                if message := _not_storable(key):
+                    yield path, f"has a field whose name {message}"
+                waiting.append(((*path, key), item))
+        elif isinstance(value, list):
+            waiting.extend(((*path, str(index)), item) for index, item in enumerate(value))
+        elif message := _not_storable(value):
+            yield path, message
+
+
+def _not_storable(value: str | float | None) -> str | None:
+    if isinstance(value, str):
+        try:
+            storable(value)
+        except ValueError as error:
+            return str(error)
+    # Not below is not the same as above: NaN is neither.
+    elif value is not None and not abs(value) < _LARGEST_NUMBER:
+        return "must be a number of ordinary size"
+    return None

@@ -1,0 +1,245 @@
+"""Refusals as problem documents (RFC 9457): the one place where an error becomes HTTP.
+
+Everything that goes wrong is answered in this form, whatever the client sent: `code` is stable and made for programs,
+`detail` for the person who has to act on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+import psycopg
+import sqlalchemy.exc
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from domain.errors import AccessError, Invalid
+
+_log = structlog.get_logger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+_RETRY_AFTER_SECS: Final = "2"
+_MOST_ERRORS: Final = 50
+"""A body can be wrong in more places than anybody reads; the answer must not grow with it."""
+_LONGEST_FIELD: Final = 200
+
+_KINDS: Final[dict[str, tuple[int, str, str]]] = {
+    "unauthenticated": (401, "Authentication is required", "The token is unknown, expired or revoked."),
+    "forbidden": (403, "Not allowed", "This needs the permission directory.manage."),
+    "not_found": (404, "Not found", "There is no such thing."),
+    "method_not_allowed": (405, "Method not allowed", "This path answers to other methods."),
+    "pending_request_exists": (
+        409,
+        "A pending request exists",
+        "You have a pending request for this template. Wait for its decision, or cancel it first.",
+    ),
+    "request_not_pending": (
+        409,
+        "The request is not pending",
+        "The request is no longer pending: it is approved, decided by bob@example.com.",
+    ),
+    "request_not_active": (409, "The request is over", "The request is over: it is expired."),
+    "template_in_use": (409, "The template is in use", "3 open requests were made from this template."),
+    "decision_in_progress": (409, "A decision is in progress", "Another approval is being carried out."),
+    "trigger_task_failed": (409, "The trigger task failed", "The task that has to succeed first failed."),
+    "system_group": (409, "System group", "This group belongs to an access request and cannot be managed here."),
+    "in_use": (409, "In use", "The template “Database read-only access” names it."),
+    "payload_too_large": (413, "The body is too large", "The body may have at most 262144 bytes."),
+    "unsupported_media_type": (415, "Unsupported media type", "Send the body as application/json."),
+    "validation_error": (422, "The input is not valid", "name: is required"),
+    "internal_error": (500, "Something went wrong here", "The failure was logged."),
+    "orchestrator_unavailable": (503, "Temporal is unavailable", "Temporal did not answer in time. Try again."),
+    "record_unavailable": (503, "The database is unavailable", "The database did not answer in time. Try again."),
+}
+"""Each code with its status, its title and, for the documentation, a detail it may come with."""
+
+_CODE_OF_STATUS: Final = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+}
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    field: str = Field(description="Path of the field, with dots: `custom_fields.0.label`.")
+    message: str = Field(description="What would be accepted.")
+
+
+class Problem(BaseModel):
+    """Why the service says no (RFC 9457)."""
+
+    type: str = Field(description="The kind of problem as a URI; made of the code.")
+    title: str = Field(description="The kind of problem in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What happened, for the person who has to act on it.")
+    code: str = Field(description="The kind of problem for programs; stable.")
+    instance: str | None = Field(default=None, description="The path that was called.")
+    errors: list[FieldError] | None = Field(default=None, description="With `validation_error`: each field's problem.")
+
+
+def problem(
+    code: str, detail: str, *, instance: str | None = None, errors: Iterable[tuple[str, str]] | None = None
+) -> Problem:
+    """The document for `code`."""
+    status, title, _ = _KINDS[code]
+    return Problem(
+        type=f"urn:justiam:problem:{code}",
+        title=title,
+        status=status,
+        detail=_printable(detail),
+        code=code,
+        instance=instance,
+        errors=None
+        if errors is None
+        else [
+            FieldError(field=_printable(field)[:_LONGEST_FIELD], message=_printable(message))
+            for field, message in list(errors)[:_MOST_ERRORS]
+        ],
+    )
+
+
+def answer(document: Problem, headers: dict[str, str] | None = None) -> Response:
+    """`document` as a response."""
+    return Response(
+        document.model_dump_json(exclude_none=True),
+        status_code=document.status,
+        headers={**_headers(document.status), **(headers or {})},
+        media_type=MEDIA_TYPE,
+    )
+
+
+def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that may say no with `codes`, beside those that every route under /api/v1 knows."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for code in sorted({*codes, "unauthenticated", "validation_error", "record_unavailable"}, key=list(_KINDS).index):
+        status, title, detail = _KINDS[code]
+        response = documented.setdefault(
+            status,
+            {
+                "description": title,
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+            },
+        )
+        errors = [("name", "is required")] if code == "validation_error" else None
+        response["content"][MEDIA_TYPE]["examples"][code] = {
+            "summary": title,
+            "value": problem(code, detail, errors=errors).model_dump(exclude_none=True),
+        }
+    return documented
+
+
+def schemas() -> dict[str, Any]:
+    """The schemas that `refusals` refers to, for `components` of the OpenAPI document."""
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema.pop("$defs"), "Problem": schema}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem document."""
+    app.add_exception_handler(AccessError, _access_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    for kind in (
+        # Unreachable, out of connections, out of time, or a deadlock: all pass, and the call may be repeated.
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        sqlalchemy.exc.OperationalError,
+        sqlalchemy.exc.InterfaceError,
+    ):
+        app.add_exception_handler(kind, _record_unavailable)
+    app.add_exception_handler(Exception, _internal_error)
+
+
+async def _access_error(request: Request, raised: Exception) -> Response:
+    error = cast("AccessError", raised)
+    code = error.code if error.code in _KINDS else AccessError.code
+    if code == AccessError.code:
+        _log.error("refused without a code", path=request.scope["path"], detail=error.detail)
+        return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
+    errors = error.errors if isinstance(error, Invalid) else None
+    return answer(problem(code, error.detail, instance=_instance(request), errors=errors))
+
+
+async def _validation_error(request: Request, raised: Exception) -> Response:
+    errors = [_field_error(error) for error in cast("RequestValidationError", raised).errors()[:_MOST_ERRORS]]
+    return _invalid(request, errors)
+
+
+async def _http_exception(request: Request, raised: Exception) -> Response:
+    error = cast("HTTPException", raised)
+    headers = dict(error.headers or {})
+    if error.status_code == 400:  # noqa: PLR2004 - FastAPI's answer to a body that it could not read
+        return _invalid(request, [("body", "is not JSON that can be read")])
+    code = _CODE_OF_STATUS.get(error.status_code, AccessError.code)
+    path = request.scope["path"]
+    detail = {
+        "not_found": f"There is nothing at {path}.",
+        "method_not_allowed": f"{path} answers to {headers.get('Allow') or headers.get('allow')}.",
+    }.get(code, error.detail)
+    return answer(problem(code, detail, instance=_instance(request)), headers)
+
+
+async def _record_unavailable(request: Request, error: Exception) -> Response:
+    _log.warning("the database is unavailable", path=request.scope["path"], error=str(error))
+    code = "record_unavailable"
+    return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
+
+
+async def _internal_error(request: Request, _: Exception) -> Response:
+    # The server logs the exception with its traceback: Starlette raises it again once this is sent.
+    code = AccessError.code
+    return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
+
+
+def _invalid(request: Request, errors: list[tuple[str, str]]) -> Response:
+    error = Invalid(*errors)
+    return answer(problem(error.code, error.detail, instance=_instance(request), errors=error.errors))
+
+
+def _field_error(error: dict[str, Any]) -> tuple[str, str]:
+    kind, location, message = error["type"], error["loc"], str(error["msg"])
+    if kind == "json_invalid":
+        return "body", f"is not JSON: {error['ctx']['error']} at character {location[-1]}"
+    # The first part says where the value came from; the field's own name is enough to find it.
+    path = ".".join(str(part) for part in location[1:]) or str(location[0])
+    match kind:
+        case "missing":
+            return path, "is required"
+        case "extra_forbidden":
+            return path, "is not a known field"
+        case "model_attributes_type":
+            return path, "must be a JSON object"
+    message = message.removeprefix("Value error, ").replace("Input should", "must", 1)
+    return path, message[:1].lower() + message[1:]
+
+
+def _instance(request: Request) -> str:
+    # Not from `request.url`, which a garbled Host header breaks.
+    return quote(request.scope["path"], errors="replace")
+
+
+def _headers(status: int) -> dict[str, str]:
+    match status:
+        case 401:
+            return {"WWW-Authenticate": "Bearer"}
+        case 413:
+            # The rest of the body is still on its way; it is not worth reading.
+            return {"Connection": "close"}
+        case 503:
+            return {"Retry-After": _RETRY_AFTER_SECS}
+    return {}
+
+
+def _printable(text: str) -> str:
+    """`text` as it can be encoded: what a client sent, and is told about, may have lone surrogates."""
+    return text.encode(errors="replace").decode()
