@@ -87,7 +87,6 @@ class Orchestrator:
                 id=decision_id,
                 rpc_timeout=self._timeout,
             )
-            return state
         except WorkflowUpdateFailedError as error:
             if isinstance(error.cause, ApplicationError) and error.cause.type is not None:
                 raise refusal(error.cause.type, error.cause.message) from error
@@ -95,6 +94,7 @@ class Orchestrator:
         except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, RuntimeError) as error:
             _log.warning("decision_unanswered", request_id=str(head.id), action=action.value, error=str(error))
             raise _unavailable() from error
+        return state
 
     async def signal(self, head: Head, person: Person, action: Action, comment: str, decision_id: str) -> None:
         """Hand a decision over without waiting for its outcome (`Prefer: respond-async`).

@@ -54,7 +54,7 @@ class RequestView(BaseModel):
     admins_decide: bool = Field(description="Holders of `access_requests.manage` decide.")
     notified_approvers: list[PersonView]
     decided_by: str | None = Field(
-        description="Email address of who decided, or `system:…`. Null on a revoked request: its requester cancelled it."
+        description="Email address of who decided, or `system:…`. Null and revoked: its requester cancelled it."
     )
     decided_at: datetime | None
     decision_comment: str | None

@@ -184,7 +184,9 @@ def _identify(proofs: ProofKey, transition: Transition, *, trust_claimed_actors:
     return _Who(transition.actor, transition.key, verified=False)
 
 
-def _refusal(  # noqa: PLR0911 - one return for each reasonrow: dict[str, Any], transition: Transition, who: _Who, person: Person | None) -> tuple[str, str] | None:
+def _refusal(  # noqa: PLR0911 - one return for each reason
+    row: dict[str, Any], transition: Transition, who: _Who, person: Person | None
+) -> tuple[str, str] | None:
     """Why the step may not be taken, as a code and a sentence; None where it may."""
     action, status = transition.action, Status(row["status"])
     if transition.channel is Channel.SYSTEM:
@@ -400,7 +402,7 @@ async def add_to_timeline(  # noqa: PLR0913 - a row has these columns
     )
 
 
-async def _record_refusal(  # noqa: PLR0913 - a row has these columns
+async def _record_refusal(
     connection: Connection,
     row: dict[str, Any],
     *,
