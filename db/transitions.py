@@ -145,6 +145,12 @@ async def record_refusal(db: Database, refused: Refused) -> None:
             )
 
 
+async def is_done(connection: Connection, request_id: UUID, key: str) -> bool:
+    """Whether the step with this key was carried out; a refusal is not."""
+    done = await _recorded(connection, f"{request_id}:{key}")
+    return done is not None and done["kind"] != "refused"
+
+
 @dataclass(frozen=True)
 class _Who:
     """Who acts, before the record is asked about them."""

@@ -1,0 +1,328 @@
+"""Requests: submit, decide, end, read, talk (specification, Requests)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from uuid import UUID, uuid4, uuid5
+
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from activities.processes import Head
+from api.authentication import Caller, RequestsManager
+from api.problems import refusals
+from api.reading import Paging, Reading
+from api.resources import AppSettings, Db, Temporal
+from db import requests, submission, transitions
+from db.database import Connection
+from db.paging import Page
+from db.requests import MessageView, RequestView, TimelineView
+from domain import deciding
+from domain.deciding import Asked, Person, Standing
+from domain.errors import Forbidden, NotFound, RequestNotActive, RequestNotPending
+from domain.proofs import LIFETIME
+from domain.states import Action, Status, after
+from domain.submission import Submission
+from domain.text import FilterText, LongText
+from domain.transitions import Decision, Refused
+
+router = APIRouter(prefix="/access-requests", tags=["Requests"])
+
+IdempotencyKey = Annotated[
+    FilterText | None,
+    Header(min_length=1, max_length=200, description="The same key is carried out once, however often it is sent."),
+]
+Prefer = Annotated[
+    str | None,
+    Header(max_length=200, description="`respond-async`: hand the decision over and answer 202 without its outcome."),
+]
+_DECISION_REFUSALS: Final = refusals(
+    "forbidden", "not_found", "request_not_pending", "decision_in_progress", "orchestrator_unavailable"
+)
+_REVOCATION_REFUSALS: Final = refusals("forbidden", "not_found", "request_not_active", "orchestrator_unavailable")
+_ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": RequestView, "description": "Handed over (`Prefer: respond-async`); the request as it is now."}
+}
+
+
+class Comment(BaseModel):
+    """What to say with a decision."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"comment": "Approved for the incident window."}]}
+    )
+
+    comment: LongText = Field(default="", description="Shown with the decision, and kept in the timeline.")
+
+
+class NewMessage(BaseModel):
+    """A line for the discussion thread."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"body": "Which tables do you need to look at?"}]}
+    )
+
+    body: Annotated[LongText, Field(min_length=1, pattern=r"\S")] = Field(description="Plain text.")
+
+
+class ProofRequest(BaseModel):
+    """What the proof is to be for."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"action": "approve"}]})
+
+    action: Annotated[Action, Field(json_schema_extra={"enum": ["approve", "deny", "revoke"]})] = Field(
+        description="`approve`, `deny` or `revoke`."
+    )
+
+
+class SignalProof(BaseModel):
+    """A proof of who signals, and the signal it is for."""
+
+    proof: str = Field(description="Put into the signal's input; works once, for this request, action and actor.")
+    action: Action = Field(description="Name of the signal.")
+    actor: str = Field(description="Email address of whom it names: the caller.")
+    expires_at: datetime
+    workflow_id: str = Field(description="The workflow to signal.")
+    input: Decision = Field(description="The signal's argument, ready to send; add a comment if you like.")
+
+
+class _Call:
+    """One decision as it was sent."""
+
+    def __init__(
+        self,
+        db: Db,
+        temporal: Temporal,
+        caller: Caller,
+        response: Response,
+        sent: Annotated[Comment | None, Body()] = None,
+        idempotency_key: IdempotencyKey = None,
+        prefer: Prefer = None,
+    ) -> None:
+        self.db = db
+        self.temporal = temporal
+        self.caller = caller
+        self.response = response
+        self.comment = sent.comment if sent else ""
+        self.idempotency_key = idempotency_key
+        self.is_async = "respond-async" in {token.strip().lower() for token in (prefer or "").split(",")}
+
+    def id_of(self, request_id: UUID, action: Action) -> str:
+        """What the decision is known by: its own, or the same for everything with this caller's key."""
+        if self.idempotency_key is None:
+            return str(uuid4())
+        return str(uuid5(request_id, f"{action}:{self.caller.id}:{self.idempotency_key}"))
+
+
+Call = Annotated[_Call, Depends()]
+"""A decision, from the parts of the HTTP request."""
+
+
+@router.get("", summary="List my requests", responses=refusals())
+async def list_my_requests(caller: Caller, connection: Reading, page: Paging) -> Page[RequestView]:
+    """The caller's own requests in every state, newest first."""
+    return await requests.list_mine(connection, caller, page)
+
+
+@router.post("", summary="Submit a request", status_code=201, responses=refusals("forbidden", "pending_request_exists"))
+async def submit_request(  # noqa: PLR0917 - what FastAPI hands over
+    sent: Submission,
+    caller: Caller,
+    db: Db,
+    temporal: Temporal,
+    settings: AppSettings,
+    request: Request,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> RequestView:
+    """Ask for access. Approvers are notified; the answer says who (`notified_approvers`).
+
+    At most one request per person and template is pending at a time: another answers `pending_request_exists`. An
+    auto-approved request is answered as pending and granted a moment later.
+    """
+    submitted = await submission.submit(
+        db, caller, sent, longest_mins=settings.max_duration_mins, idempotency_key=idempotency_key
+    )
+    async with db.connection() as connection:
+        view, _ = await _existing(connection, submitted.request_id)
+    if submitted.created:
+        await temporal.start(_head(view))
+    response.headers["Location"] = request.app.url_path_for("get_request", request_id=view.id)
+    return view
+
+
+@router.get("/pending", summary="List requests awaiting my approval", responses=refusals())
+async def list_requests_awaiting_me(caller: Caller, connection: Reading, page: Paging) -> Page[RequestView]:
+    """The pending requests that the caller may decide at this moment, newest first."""
+    return await requests.list_awaiting(connection, caller, page)
+
+
+@router.get("/all", summary="List all requests", responses=refusals("forbidden"))
+async def list_all_requests(
+    _: RequestsManager,
+    connection: Reading,
+    page: Paging,
+    status: Annotated[
+        Status | None, Query(description="Only these. A grant whose time is up counts as expired at once.")
+    ] = None,
+    template_id: Annotated[UUID | None, Query(description="Only requests made from this template.")] = None,
+    requester: Annotated[
+        FilterText | None, Query(description="Part of the requester's email address, in upper or lower case.")
+    ] = None,
+) -> Page[RequestView]:
+    """Every request of everybody, newest first. Needs `access_requests.manage`."""
+    return await requests.list_all(connection, page, status=status, template_id=template_id, requester=requester)
+
+
+@router.get("/{request_id}", summary="Get a request", responses=refusals("forbidden", "not_found"))
+async def get_request(request_id: UUID, caller: Caller, connection: Reading) -> RequestView:
+    """A request with everything needed to decide it. For its requester, those who may decide it, and admins."""
+    view, _ = await _readable(connection, request_id, caller)
+    return view
+
+
+@router.post("/{request_id}/approve", summary="Approve", responses={**_DECISION_REFUSALS, **_ACCEPTED})
+async def approve_request(request_id: UUID, call: Call) -> RequestView:
+    """Grant the access from now on, for the requested time.
+
+    For current members of its approver groups; never for the requester. Of two decisions at the same moment one wins,
+    the other gets `request_not_pending`.
+    """
+    return await _decide(call, request_id, Action.APPROVE)
+
+
+@router.post("/{request_id}/deny", summary="Deny", responses={**_DECISION_REFUSALS, **_ACCEPTED})
+async def deny_request(request_id: UUID, call: Call) -> RequestView:
+    """Refuse the access. For whoever could approve it."""
+    return await _decide(call, request_id, Action.DENY)
+
+
+@router.post("/{request_id}/revoke", summary="Cancel or revoke", responses={**_REVOCATION_REFUSALS, **_ACCEPTED})
+async def revoke_request(request_id: UUID, call: Call) -> RequestView:
+    """Cancel a pending request, or end a grant before its time.
+
+    A pending request: its requester (`decided_by` stays null) or an admin. A grant: its requester, an admin or an
+    approver.
+    """
+    return await _decide(call, request_id, Action.REVOKE)
+
+
+@router.post(
+    "/{request_id}/signal-proofs",
+    summary="Make a proof for a signal",
+    status_code=201,
+    responses=refusals("forbidden", "not_found"),
+)
+async def create_signal_proof(
+    request_id: UUID, sent: ProofRequest, caller: Caller, connection: Reading, temporal: Temporal
+) -> SignalProof:
+    """A short-lived proof that the caller wants this action, for scripts that signal the workflow themselves.
+
+    Whoever may signal in the Temporal namespace could name anybody as actor; the proof is what counts. Whether the
+    caller may decide is judged when the signal is carried out.
+    """
+    view, _ = await _readable(connection, request_id, caller)
+    now = datetime.now(UTC)
+    proof = temporal.proofs.mint(view.id, sent.action, caller.id, jti=str(uuid4()), now=now)
+    return SignalProof(
+        proof=proof,
+        action=sent.action,
+        actor=caller.email,
+        expires_at=now + LIFETIME,
+        workflow_id=view.workflow_id,
+        input=Decision(proof=proof),
+    )
+
+
+@router.get("/{request_id}/timeline", summary="List the timeline", responses=refusals("forbidden", "not_found"))
+async def list_timeline(request_id: UUID, caller: Caller, connection: Reading, page: Paging) -> Page[TimelineView]:
+    """What happened to a request, newest first: decisions, lifecycle events with their payload, refused attempts."""
+    await _readable(connection, request_id, caller)
+    return await requests.list_timeline(connection, request_id, page)
+
+
+@router.get("/{request_id}/messages", summary="List the discussion", responses=refusals("forbidden", "not_found"))
+async def list_messages(request_id: UUID, caller: Caller, connection: Reading, page: Paging) -> Page[MessageView]:
+    """The discussion thread of a request, newest first."""
+    await _readable(connection, request_id, caller)
+    return await requests.list_messages(connection, request_id, page)
+
+
+@router.post(
+    "/{request_id}/messages",
+    summary="Add a message",
+    status_code=201,
+    responses=refusals("forbidden", "not_found"),
+)
+async def add_message(request_id: UUID, sent: NewMessage, caller: Caller, connection: Reading) -> MessageView:
+    """Say something to everybody who may read the request."""
+    await _readable(connection, request_id, caller)
+    return await requests.add_message(connection, request_id, caller, sent.body)
+
+
+async def _decide(call: _Call, request_id: UUID, action: Action) -> RequestView:
+    decision_id = call.id_of(request_id, action)
+    async with call.db.connection() as connection:
+        view, asked = await _readable(connection, request_id, call.caller)
+        if call.idempotency_key is not None and await transitions.is_done(connection, request_id, decision_id):
+            return view
+    await _refuse_at_the_edge(call, view, asked, action)
+    if call.is_async:
+        await call.temporal.signal(_head(view), call.caller, action, call.comment, decision_id)
+        call.response.status_code = 202
+        call.response.headers["Preference-Applied"] = "respond-async"
+        return view
+    await call.temporal.decide(_head(view), call.caller, action, call.comment, decision_id)
+    async with call.db.connection() as connection:
+        view, _ = await _existing(connection, request_id)
+    return view
+
+
+async def _refuse_at_the_edge(call: _Call, view: RequestView, asked: Asked, action: Action) -> None:
+    """Turn away what cannot succeed, without troubling the workflow; the transition judges again."""
+    standing = Standing.of(call.caller, asked)
+    if not deciding.may_do(action, standing, view.status):
+        reason = deciding.why_not(action, standing)
+        refused = Refused(
+            request_id=view.id,
+            at=None,
+            key=str(uuid4()),
+            action=action.value,
+            code=Forbidden.code,
+            reason=reason,
+            actor=call.caller.email,
+        )
+        await transitions.record_refusal(call.db, refused)
+        raise Forbidden(reason)
+    if after(view.status, action) is None:
+        if action is Action.REVOKE:
+            raise RequestNotActive(f"The request is over: it is {view.status}.")
+        by = f", decided by {view.decided_by}" if view.decided_by else ""
+        raise RequestNotPending(f"The request is no longer pending: it is {view.status}{by}.")
+
+
+async def _existing(connection: Connection, request_id: UUID) -> tuple[RequestView, Asked]:
+    found = await requests.get(connection, request_id)
+    if found is None:
+        raise NotFound(f"There is no request {request_id}.")
+    return found
+
+
+async def _readable(connection: Connection, request_id: UUID, caller: Person) -> tuple[RequestView, Asked]:
+    view, asked = await _existing(connection, request_id)
+    if not deciding.may_read(Standing.of(caller, asked)):
+        raise Forbidden("Only its requester, those who may decide it and administrators can see this request.")
+    return view, asked
+
+
+def _head(view: RequestView) -> Head:
+    return Head(
+        id=view.id,
+        status=view.status,
+        template_name=view.template_name,
+        app_name=view.app_name,
+        requester_email=view.requester.email,
+        requested_duration_mins=view.requested_duration_mins,
+        expires_at=view.expires_at,
+    )
