@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -36,7 +38,10 @@ class Program(ABC):
 
     def __init__(self, log_file: Path) -> None:
         self.log_file = log_file
+        self.environment: dict[str, str] | None = None
+        """What the process sees; None: what this process sees."""
         self.process: subprocess.Popen[bytes] | None = None
+        self.spawned_at = datetime.max.replace(tzinfo=UTC)
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -80,8 +85,10 @@ class Program(ABC):
         except OSError as error:
             raise DevStackError(f"Cannot write {self.log_file}: {error.strerror}") from None
         with log:
+            self.spawned_at = datetime.now(UTC)
             self.process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
                 [*self.launcher(), *self.command()],
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -97,20 +104,26 @@ class Program(ABC):
         """
         self.prepare()
         self.spawn()
-        deadline = time.monotonic() + self.start_timeout_secs
-        while not self.is_healthy():
-            self.check_alive()
-            if time.monotonic() > deadline:
-                self.stop()
-                raise DevStackError(
-                    f"{self.name} was not ready after {self.start_timeout_secs:.0f} s\n{self.log_tail()}"
-                )
-            time.sleep(_POLL_SECS)
+        self.wait_until_healthy()
 
-    def check_alive(self) -> None:
-        """Raise DevStackError with the end of the log where the process has ended."""
-        if not self.is_running:
-            raise DevStackError(f"{self.name} {self.how_it_ended()}\n{self.log_tail()}")
+    def wait_until_healthy(self, while_waiting: Callable[[], None] = lambda: None) -> None:
+        """Return when the process is healthy; stop it where that fails.
+
+        Args:
+            while_waiting: called again and again; what it raises ends the waiting.
+
+        Raises:
+            DevStackError: the process ended or was not healthy in time.
+        """
+        deadline = time.monotonic() + self.start_timeout_secs
+        try:
+            while not self.is_healthy():
+                while_waiting()
+                self._check_progress(deadline)
+                time.sleep(_POLL_SECS)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End the process: in an orderly way, or by force where that takes too long. Returns when it has ended."""
@@ -139,6 +152,12 @@ class Program(ABC):
         except OSError:
             lines = []
         return "\n".join([f"The end of {self.log_file}:", *(f"  {line}" for line in lines)])
+
+    def _check_progress(self, deadline: float) -> None:
+        if not self.is_running:
+            raise DevStackError(f"{self.name} {self.how_it_ended()}\n{self.log_tail()}")
+        if time.monotonic() > deadline:
+            raise DevStackError(f"{self.name} was not ready in {self.start_timeout_secs:.0f} s\n{self.log_tail()}")
 
     def __enter__(self) -> Self:
         self.start()

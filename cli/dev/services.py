@@ -1,0 +1,60 @@
+"""The service's own programs, as children of the development stack."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import ClassVar, Final
+
+import httpx
+
+from cli.dev.program import Program
+from cli.dev.temporal import TemporalDevServer
+from workflows.names import TASK_QUEUE
+
+_HTTP_TIMEOUT_SECS: Final = 3.0
+
+
+class Worker(Program):
+    """`justiam worker`."""
+
+    name = "worker"
+    # It lets activities finish for ten seconds.
+    stop_timeout_secs: ClassVar[float] = 20.0
+
+    def __init__(self, log_file: Path, temporal: TemporalDevServer) -> None:
+        super().__init__(log_file)
+        self._temporal = temporal
+
+    def command(self) -> list[str]:
+        """The installed command, of the same environment as this one."""
+        return [_justiam(), "worker"]
+
+    def is_healthy(self) -> bool:
+        """Whether Temporal has been asked for tasks since this worker was started."""
+        return self._temporal.is_polled(TASK_QUEUE, since=self.spawned_at)
+
+
+class Api(Program):
+    """`justiam api`."""
+
+    name = "API"
+
+    def __init__(self, log_file: Path, url: str) -> None:
+        super().__init__(log_file)
+        self._url = url
+
+    def command(self) -> list[str]:
+        """The installed command, of the same environment as this one."""
+        return [_justiam(), "api"]
+
+    def is_healthy(self) -> bool:
+        """Whether it says itself that it can serve."""
+        try:
+            return httpx.get(f"{self._url}/healthz", trust_env=False, timeout=_HTTP_TIMEOUT_SECS).is_success
+        except httpx.TransportError:
+            return False
+
+
+def _justiam() -> str:
+    return str(Path(sys.executable).parent / "justiam")

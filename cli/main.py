@@ -1,0 +1,186 @@
+"""The commands. Each imports what it needs when it runs, so that `justiam --help` answers at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from settings import Settings, SettingsError, describe_settings, load_settings, unknown_variables
+
+_GRACEFUL_SHUTDOWN_SECS: Final = 5
+"""How long answers in progress may take after the API was told to stop."""
+
+app = typer.Typer(
+    name="justiam",
+    help="Time-limited access to applications: people ask, approvers decide, the access ends by itself.\n\n"
+    "To try it, run `justiam dev`: it needs nothing else. In production, run `justiam migrate` and "
+    "`justiam setup-temporal` once for each version, then any number of `justiam api` and `justiam worker`; "
+    "`justiam settings` lists the environment variables they read.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def dev(
+    data_dir: Annotated[
+        Path, typer.Option(help="Where the databases, secrets and logs are kept between two starts.")
+    ] = Path(".justiam"),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the API; 0: any free one.")] = 8000,
+    temporal_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the Temporal server; 0: any free one.")
+    ] = 7233,
+    temporal_ui_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the Temporal UI; 0: any free one.")
+    ] = 8233,
+    demo: Annotated[bool, typer.Option(help="Load people, groups and templates to try things out with.")] = True,
+) -> None:
+    """Run the whole service here: PostgreSQL, Temporal, worker and API, with demo data.
+
+    Everything is real and stays in --data-dir; Ctrl-C stops it, and the next start finds it as it was. When all is
+    healthy, <data-dir>/dev.json names the addresses and the demo people's tokens.
+    """
+    from cli.dev.program import DevStackError
+    from cli.dev.stack import StackOptions, run
+
+    options = StackOptions(
+        data_dir=data_dir, port=port, temporal_port=temporal_port, temporal_ui_port=temporal_ui_port, demo=demo
+    )
+    try:
+        run(options)
+    except (DevStackError, SettingsError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def api() -> None:
+    """Serve the HTTP API until SIGTERM or SIGINT. Any number may run side by side."""
+    settings = _settings()
+    import uvicorn
+
+    import logs
+
+    logs.configure(settings.log_level, settings.log_format)
+    uvicorn.run(
+        "api.app:create_app",
+        factory=True,
+        host=settings.api_host,
+        port=settings.api_port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECS,
+    )
+
+
+@app.command("worker")
+def run_worker() -> None:
+    """Run workflows and activities until SIGTERM or SIGINT. Any number may run side by side."""
+    settings = _settings()
+    import worker
+
+    asyncio.run(worker.main(settings))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's schema. Safe to repeat, and to run from several places at once."""
+    settings = _settings()
+    from db.migrate import upgrade
+
+    with _unreachable_explained(settings):
+        applied = upgrade(settings.database_url.get_secret_value())
+    typer.echo("\n".join(f"Applied {revision}" for revision in applied) or "The schema is up to date.")
+
+
+@app.command()
+def setup_temporal() -> None:
+    """Create the search attributes and the Schedule of the sweep in Temporal. Safe to repeat; workers do it as well."""
+    settings = _settings()
+    import worker
+
+    with _unreachable_explained(settings):
+        created = asyncio.run(worker.setup_temporal(settings))
+    typer.echo("\n".join(f"Created {thing}" for thing in created) or "Temporal has everything it needs.")
+
+
+@app.command()
+def sweep(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False
+) -> None:
+    """Compare the record with the running workflows now, and repair what differs.
+
+    The same happens on a Schedule every few minutes. Exits with 1 where a repair failed.
+    """
+    settings = _settings()
+    import worker
+
+    with _unreachable_explained(settings):
+        report = asyncio.run(worker.sweep(settings))
+    if as_json:
+        typer.echo(report.model_dump_json())
+    else:
+        for name, field in type(report).model_fields.items():
+            typer.echo(f"{getattr(report, name):>8}  {field.description}")
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command("settings")
+def show_settings() -> None:
+    """List the environment variables with meaning, default and current value, and check them.
+
+    Secrets are masked. Exits with 1 where the service could not start with these values.
+    """
+    for setting in describe_settings():
+        default = "required" if setting.default is None else f"default: {setting.default}"
+        typer.echo(f"{setting.variable} ({default})")
+        typer.echo(f"    {setting.meaning}.")
+        if setting.value is not None:
+            typer.echo(f"    Now: {setting.value}")
+    for variable in unknown_variables():
+        typer.echo(f"{variable} is set, but is no setting: misspelt?", err=True)
+    _settings()
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        _fail(f"{error}\nRun justiam settings for the meaning of each, or justiam dev for a service that needs none.")
+
+
+@contextmanager
+def _unreachable_explained(settings: Settings) -> Iterator[None]:
+    """Turn the failures an operator can mend into one line."""
+    import psycopg
+    from psycopg_pool import PoolTimeout
+    from sqlalchemy.exc import OperationalError
+    from temporalio.service import RPCError
+
+    try:
+        yield
+    except (psycopg.Error, PoolTimeout, OperationalError) as error:
+        cause = error.orig if isinstance(error, OperationalError) else error
+        _fail(f"PostgreSQL (JUSTIAM_DATABASE_URL): {_first_line(cause)}")
+    except RPCError as error:
+        _fail(f"Temporal at {settings.temporal_address} (JUSTIAM_TEMPORAL_ADDRESS) refused: {_first_line(error)}")
+    except RuntimeError as error:
+        # What Temporal's client raises where it cannot connect.
+        _fail(f"Temporal at {settings.temporal_address} (JUSTIAM_TEMPORAL_ADDRESS): {_first_line(error)}")
+
+
+def _first_line(error: BaseException | None) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
