@@ -34,8 +34,10 @@ _OVERDUE: Final = timedelta(seconds=60)
 """How late a workflow may be with the end of a grant before the sweep ends it."""
 _SETTLED: Final = timedelta(seconds=30)
 """Temporal's list lags behind; a request younger than this is not missed yet."""
-_ATTENTION_RETRY: Final = timedelta(seconds=30)
-"""Until a workflow that was nudged and has not looked is nudged again."""
+_LOOK_AWAITED: Final = timedelta(seconds=30)
+"""Until a workflow that was told and has not looked is told again."""
+_TELL_AGAIN: Final = timedelta(seconds=3)
+"""Until Temporal is tried again after it could not be reached."""
 _ATTENTION_BATCH: Final = 200
 _PAGE: Final = 1000
 _AT_ONCE: Final = 16
@@ -114,9 +116,29 @@ async def attend(db: Database, client: Client) -> int:
         How many were told.
 
     Raises:
-        RPCError: Temporal cannot be reached; what was not told is tried again in half a minute.
+        RPCError: Temporal cannot be reached; what was not told is tried again within seconds.
     """
-    async with db.transaction() as connection:
+    told = 0
+    while heads := await _claim_attention(db):
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def tell(head: Head, slots: asyncio.Semaphore = slots) -> None:
+            async with slots:
+                await start(client, head, signal=names.RECONCILE_SIGNAL)
+
+        results = await asyncio.gather(*map(tell, heads), return_exceptions=True)
+        failed = [(head.id, result) for head, result in zip(heads, results, strict=True) if result is not None]
+        told += len(heads) - len(failed)
+        if failed:
+            await _mark(db, [request_id for request_id, _ in failed], _TELL_AGAIN)
+            raise failed[0][1]
+        if len(heads) < _ATTENTION_BATCH:
+            break
+    return told
+
+
+async def _claim_attention(db: Database) -> list[Head]:
+    async with db.connection() as connection:
         rows = await connection.execute(
             f"""
             UPDATE access_requests r SET attention_at = now() + %s
@@ -126,17 +148,17 @@ async def attend(db: Database, client: Client) -> int:
                 ORDER BY attention_at LIMIT %s FOR UPDATE SKIP LOCKED)
             RETURNING {_HEAD}
             """,
-            [_ATTENTION_RETRY, _ATTENTION_BATCH],
+            [_LOOK_AWAITED, _ATTENTION_BATCH],
         )
-        heads = [Head.of(row) for row in await rows.fetchall()]
-    slots = asyncio.Semaphore(_AT_ONCE)
+        return [Head.of(row) for row in await rows.fetchall()]
 
-    async def tell(head: Head) -> None:
-        async with slots:
-            await start(client, head, signal=names.RECONCILE_SIGNAL)
 
-    await asyncio.gather(*map(tell, heads))
-    return len(heads)
+async def _mark(db: Database, request_ids: list[UUID], after: timedelta) -> None:
+    async with db.connection() as connection:
+        await connection.execute(
+            "UPDATE access_requests SET attention_at = now() + %s WHERE id = ANY(%s) AND attention_at IS NOT NULL",
+            [after, request_ids],
+        )
 
 
 async def reconcile(client: Client, request_id: UUID, *, rpc_timeout: timedelta = _CALL) -> None:

@@ -21,7 +21,7 @@ from temporalio.service import RPCError
 from activities import processes
 from activities.processes import Head
 from domain.deciding import Person
-from domain.errors import OrchestratorUnavailable, refusal
+from domain.errors import ERRORS_BY_CODE, OrchestratorUnavailable, refusal
 from domain.proofs import ProofKey
 from domain.states import Action
 from domain.transitions import AccessRequestInput, Decision, RequestState
@@ -88,9 +88,10 @@ class Orchestrator:
                 rpc_timeout=self._timeout,
             )
         except WorkflowUpdateFailedError as error:
-            if isinstance(error.cause, ApplicationError) and error.cause.type is not None:
+            if isinstance(error.cause, ApplicationError) and error.cause.type in ERRORS_BY_CODE:
                 raise refusal(error.cause.type, error.cause.message) from error
-            raise
+            # The workflow went away under the decision: terminated or reset by an operator.
+            raise _unavailable() from error
         except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, RuntimeError) as error:
             _log.warning("decision_unanswered", request_id=str(head.id), action=action.value, error=str(error))
             raise _unavailable() from error

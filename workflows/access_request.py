@@ -16,7 +16,12 @@ from typing import Final
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ApplicationErrorCategory,
+    is_cancelled_exception,
+)
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, ValidationError
@@ -87,7 +92,10 @@ class AccessRequestWorkflow:
         try:
             await self._load()
             await self._live()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ActivityError) as error:
+            # Cancelled while it waited, or in the middle of a step.
+            if not is_cancelled_exception(error):
+                raise
             # An operator cancelled the workflow: the same as a revoke by the operator.
             await self._take(_Step(Action.REVOKE, SystemActor.OPERATOR, "operator"))
             await workflow.wait_condition(workflow.all_handlers_finished)
