@@ -5,9 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from domain.text import LongText
+from domain.text import LongText, storable
+
+
+def _answerlike(answers: dict[str, Any]) -> dict[str, Any]:
+    """What could be an answer to some field; whether it is one to this template's is judged with the template."""
+    for key, value in answers.items():
+        texts = value if isinstance(value, list) else [value]
+        for text in (key, *texts):
+            if isinstance(text, str):
+                storable(text)
+            elif not (text is None or isinstance(text, bool)) or isinstance(value, list):
+                raise ValueError("answers are text, true or false, or a list of options")
+    return answers
 
 
 class Submission(BaseModel):
@@ -31,6 +43,6 @@ class Submission(BaseModel):
         description="How long, in minutes, from the decision on."
     )
     justification: LongText = Field(default="", description="Why; required unless the template says otherwise.")
-    custom_answers: Annotated[dict[str, Any], Field(max_length=50)] = Field(
+    custom_answers: Annotated[dict[str, Any], Field(max_length=50), AfterValidator(_answerlike)] = Field(
         default_factory=dict, description="Answers to the template's custom fields, by the field's id."
     )
