@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,16 +166,16 @@ def _unreachable_explained(settings: Settings) -> Iterator[None]:
     from sqlalchemy.exc import OperationalError
     from temporalio.service import RPCError
 
+    # The pool would log each of its attempts beside what is said below.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     try:
         yield
     except (psycopg.Error, PoolTimeout, OperationalError) as error:
         cause = error.orig if isinstance(error, OperationalError) else error
-        _fail(f"PostgreSQL (JUSTIAM_DATABASE_URL): {_first_line(cause)}")
-    except RPCError as error:
-        _fail(f"Temporal at {settings.temporal_address} (JUSTIAM_TEMPORAL_ADDRESS) refused: {_first_line(error)}")
-    except RuntimeError as error:
-        # What Temporal's client raises where it cannot connect.
-        _fail(f"Temporal at {settings.temporal_address} (JUSTIAM_TEMPORAL_ADDRESS): {_first_line(error)}")
+        _fail(f"PostgreSQL, as JUSTIAM_DATABASE_URL names it: {_first_line(cause)}")
+    except (RPCError, RuntimeError) as error:
+        # RuntimeError is what Temporal's client raises where it cannot connect.
+        _fail(f"Temporal at {settings.temporal_address}, as JUSTIAM_TEMPORAL_ADDRESS names it: {_first_line(error)}")
 
 
 def _first_line(error: BaseException | None) -> str:

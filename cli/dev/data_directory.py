@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import signal
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,6 +20,7 @@ from cli.dev.program import DevStackError, Program
 _END_TIMEOUT_SECS: Final = 10.0
 _SAME_START_SECS: Final = 2.0
 """How far two readings of one start may lie apart: the system counts it from a boot time that drifts a little."""
+_POLL_SECS: Final = 0.05
 _LOG_MAX_BYTES: Final = 10_000_000
 
 
@@ -130,11 +132,11 @@ class DataDirectory:
                 if abs(process.create_time() - child["started"]) < _SAME_START_SECS:
                     process.send_signal(signal.Signals(child["signal"]))
                     leftovers.append(process)
-        _, stubborn = psutil.wait_procs(leftovers, timeout=_END_TIMEOUT_SECS)
-        for process in stubborn:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(stubborn)
+        if not _gone(leftovers, _END_TIMEOUT_SECS):
+            for process in leftovers:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            _gone(leftovers, _END_TIMEOUT_SECS)
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
@@ -162,3 +164,20 @@ class DataDirectory:
 def _instance(holder: dict[str, Any]) -> str:
     pid = f"process {holder['pid']}" if "pid" in holder else "another process"
     return f"{pid}, which answers at {holder['api_url']}" if holder.get("api_url") else f"{pid}, which is starting"
+
+
+def _gone(processes: list[psutil.Process], timeout_secs: float) -> bool:
+    """Wait until they have all ended. One that nobody collects, as in a container without an init, has ended too."""
+    deadline = time.monotonic() + timeout_secs
+    while any(_is_alive(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECS)
+    return True
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -6,7 +6,6 @@ Everything lies in one directory: the cluster in `data/`, the password of its su
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import secrets
@@ -69,7 +68,7 @@ class PostgresServer(Program):
         try:
             self._data.parent.mkdir(parents=True, exist_ok=True)
             if self._data.exists():
-                self._remove_lock_of_a_stranger()
+                self._disown_stale_lock()
                 return
             if not self._password_file.exists():
                 self._password_file.touch(mode=0o600)
@@ -153,15 +152,22 @@ class PostgresServer(Program):
             shutil.rmtree(directory, ignore_errors=True)
             raise DevStackError(f"PostgreSQL's initdb failed:\n{(done.stderr or done.stdout).strip()}")
 
-    def _remove_lock_of_a_stranger(self) -> None:
-        """Drop the lock file of a killed server whose process id belongs to some other program by now.
+    def _disown_stale_lock(self) -> None:
+        """Let the next server take over from a killed one whose process id still seems to be alive.
 
-        PostgreSQL itself looks only at whether the id is alive, and would refuse to start.
+        PostgreSQL looks only at whether the id is in use. It may belong to some other program by now, or to the dead
+        server itself, which nobody has collected, as in a container without an init. An id that is its parent's is
+        taken for stale; unlike the removal of the file, that keeps its check for survivors in shared memory.
         """
         lock = self._data / "postmaster.pid"
-        with contextlib.suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
-            if psutil.Process(int(lock.read_text().split(maxsplit=1)[0])).name() != "postgres":
-                lock.unlink()
+        try:
+            pid, _, rest = lock.read_text().partition("\n")
+            holder = psutil.Process(int(pid))
+            if holder.name() == "postgres" and holder.status() != psutil.STATUS_ZOMBIE:
+                return
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            return
+        lock.write_text(f"{os.getpid()}\n{rest}")
 
 
 def _binary(name: str) -> Path:

@@ -1,0 +1,245 @@
+"""`justiam dev` as its users meet it: started, killed, started again."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx
+import psutil
+import psycopg
+import pytest
+from temporalio.client import Client
+
+_JUSTIAM: Final = Path(sys.executable).parent / "justiam"
+_ANY_PORTS: Final = ("--port", "0", "--temporal-port", "0", "--temporal-ui-port", "0")
+_START_TIMEOUT_SECS: Final = 60.0
+_STOP_TIMEOUT_SECS: Final = 45.0
+
+
+class Dev:
+    """One `justiam dev` in a process of its own."""
+
+    def __init__(self, data_dir: Path, *options: str) -> None:
+        self.data_dir = data_dir
+        self._output = data_dir.with_suffix(".output")
+        self._options = [*_ANY_PORTS, *options]
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait_for("JustIAM is ready")
+        return self
+
+    def start(self) -> None:
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(
+                [_JUSTIAM, "dev", "--data-dir", self.data_dir, *self._options], stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(_STOP_TIMEOUT_SECS)
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        described: dict[str, Any] = json.loads((self.data_dir / "dev.json").read_text())
+        return described
+
+    def children(self) -> dict[str, psutil.Process]:
+        recorded = json.loads((self.data_dir / "children.json").read_text())["children"]
+        return {child["name"]: psutil.Process(child["pid"]) for child in recorded}
+
+    def wait_for(self, text: str, *, times: int = 1) -> None:
+        def said() -> bool:
+            assert self.process.poll() is None, self.output
+            return self.output.count(text) >= times
+
+        wait_until(said, _START_TIMEOUT_SECS)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.description["database_url"], autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], timeout_secs: float) -> None:
+    deadline = time.monotonic() + timeout_secs
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def start_in_vain(data_dir: Path, *options: str) -> str:
+    """What it says when it cannot start."""
+    done = subprocess.run(
+        [_JUSTIAM, "dev", "--data-dir", data_dir, *_ANY_PORTS, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_START_TIMEOUT_SECS,
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    with Dev(tmp_path_factory.mktemp("dev") / "data") as running:
+        yield running
+
+
+class TestRunning:
+    async def test_describes_itself_once_everything_answers(self, dev: Dev) -> None:
+        described = dev.description
+        assert list(described) == [
+            "api_url",
+            "temporal_address",
+            "temporal_ui_url",
+            "temporal_namespace",
+            "database_url",
+            "users",
+        ]
+        assert dev.query("SELECT 1") == [(1,)]
+        async with httpx.AsyncClient(follow_redirects=True) as http:
+            for url in (f"{described['api_url']}/docs", described["temporal_ui_url"]):
+                assert (await http.get(url)).is_success
+        client = await Client.connect(described["temporal_address"], namespace=described["temporal_namespace"])
+        assert await client.service_client.check_health()
+
+    def test_gives_the_demo_people_tokens_that_work(self, dev: Dev) -> None:
+        users = dev.description["users"]
+        assert set(users) == {"admin", "alice", "bob", "carol", "erin"}
+        for name, user in users.items():
+            assert user["email"] == f"{name}@example.com"
+            me = httpx.get(
+                f"{dev.description['api_url']}/api/v1/users/me", headers={"Authorization": f"Bearer {user['token']}"}
+            )
+            assert me.json()["id"] == user["id"]
+
+    def test_prints_a_request_that_works_when_pasted(self, dev: Dev) -> None:
+        line = next(line for line in dev.output.splitlines() if "curl" in line and "/access-requests " in line)
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+        submitted = json.loads(done.stdout)
+        assert submitted["status"] == "pending"
+        assert submitted["requester"]["email"] == "alice@example.com"
+
+    def test_keeps_secrets_from_other_accounts(self, dev: Dev) -> None:
+        assert dev.data_dir.stat().st_mode & 0o777 == 0o700
+        for name in ("dev.json", "users.json", "secret.key", "postgres/password"):
+            assert (dev.data_dir / name).stat().st_mode & 0o777 == 0o600
+
+    def test_refuses_a_second_instance_on_its_data(self, dev: Dev) -> None:
+        said = start_in_vain(dev.data_dir)
+        assert said.count("\n") == 1
+        assert f"process {dev.process.pid}" in said
+        assert dev.description["api_url"] in said
+        assert "--data-dir" in said
+
+    @pytest.mark.parametrize(
+        ("option", "key"),
+        [("--port", "api_url"), ("--temporal-port", "temporal_address"), ("--temporal-ui-port", "temporal_ui_url")],
+    )
+    def test_names_a_busy_port_and_its_option(self, dev: Dev, tmp_path: Path, option: str, key: str) -> None:
+        port = dev.description[key].rpartition(":")[2]
+        said = start_in_vain(tmp_path / "data", option, port)
+        assert said == f"Port {port} is in use: choose another with {option}, or {option} 0 for any free one\n"
+
+    @pytest.mark.parametrize("name", ["PostgreSQL", "Temporal", "worker", "API"])
+    def test_starts_again_what_was_killed(self, dev: Dev, name: str) -> None:
+        before = dev.output.count(f"{name} is ready again")
+        killed = dev.children()[name]
+        killed.kill()
+        dev.wait_for(f"{name} is ready again", times=before + 1)
+        assert dev.children()[name].pid != killed.pid
+        assert f"{name} was ended by SIGKILL; starting it again" in dev.output
+        token = dev.description["users"]["alice"]["token"]
+
+        def answers() -> bool:
+            url = f"{dev.description['api_url']}/api/v1/access-requests"
+            return httpx.get(url, headers={"Authorization": f"Bearer {token}"}).is_success
+
+        wait_until(answers, 15)
+
+
+async def test_keeps_everything_when_all_of_it_is_killed(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with Dev(data_dir) as first:
+        first.query("CREATE TABLE public.kept AS SELECT 42 AS n")
+        users = first.description["users"]
+        client = await Client.connect(first.description["temporal_address"])
+        await client.start_workflow("Nobody", id="kept", task_queue="nobody")
+        children = first.children()
+        first.process.kill()
+        for child in (children["PostgreSQL"], children["Temporal"]):
+            child.kill()
+        first.process.wait()
+        # What nobody killed, its supervisor's end did (on Linux), or the next start does.
+        with Dev(data_dir) as second:
+            assert not any(is_alive(child) for child in children.values())
+            assert second.query("SELECT n FROM public.kept") == [(42,)]
+            assert second.description["users"] == users
+            client = await Client.connect(second.description["temporal_address"])
+            assert (await client.get_workflow_handle("kept").describe()).workflow_type == "Nobody"
+            children = second.children()
+            second.process.send_signal(signal.SIGINT)
+            assert second.process.wait(_STOP_TIMEOUT_SECS) == 0
+            assert not (data_dir / "dev.json").exists()
+            assert not any(is_alive(child) for child in children.values())
+            stopped = re.findall(r"(\w+) +stopped", second.output)
+            assert stopped == ["API", "worker", "Temporal", "PostgreSQL"]
+
+
+def test_stops_cleanly_while_it_starts(tmp_path: Path) -> None:
+    dev = Dev(tmp_path / "data", "--no-demo")
+    dev.start()
+    dev.wait_for("  worker ")
+    children = dev.children()
+    dev.process.send_signal(signal.SIGINT)
+    assert dev.process.wait(_STOP_TIMEOUT_SECS) == 0
+    assert "demo data" not in dev.output
+    assert not any(is_alive(child) for child in children.values())
+    assert not (dev.data_dir / "dev.json").exists()
+
+
+def test_ends_the_children_of_a_killed_instance(tmp_path: Path) -> None:
+    # As they are left where the kernel does not end orphans.
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as ours, subprocess.Popen(["sleep", "60"]) as stranger:
+        started = psutil.Process(ours.pid).create_time()
+        children = [
+            {"name": "worker", "pid": ours.pid, "started": started, "signal": signal.SIGTERM.value},
+            {"name": "API", "pid": stranger.pid, "started": started - 3_600, "signal": signal.SIGTERM.value},
+        ]
+        (data_dir / "children.json").write_text(json.dumps({"children": children}))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            start_in_vain(data_dir, "--port", str(taken.getsockname()[1]))
+        assert ours.wait(5) == -signal.SIGTERM
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_data_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "data"
+    said = start_in_vain(place)
+    assert said == f"Cannot write the data directory {place}: Not a directory. Choose another with --data-dir\n"

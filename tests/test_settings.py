@@ -1,0 +1,114 @@
+"""Settings: read from the environment, checked together, never shown with their secrets."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from cli.main import app
+from settings import Settings, SettingsError, describe_settings, load_settings
+
+_DATABASE_URL = "postgresql://justiam:hush-hush@db.example.com:5433/access"
+_SECRET_KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("JUSTIAM_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("JUSTIAM_DATABASE_URL", _DATABASE_URL)
+    monkeypatch.setenv("JUSTIAM_SECRET_KEY", _SECRET_KEY)
+
+
+def test_defaults_are_those_of_a_careful_production() -> None:
+    settings = load_settings()
+    assert settings.database_url.get_secret_value() == _DATABASE_URL
+    assert settings.trust_signal_actors is False
+    assert settings.sweep_interval_secs == 300
+    assert settings.max_duration_mins == 43_200
+    assert settings.log_format == "json"
+    assert settings.public_url is None
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUSTIAM_API_PORT", "")
+    assert load_settings().api_port == 8000
+
+
+def test_a_public_url_loses_its_trailing_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUSTIAM_PUBLIC_URL", "https://access.example.com/")
+    assert load_settings().public_url == "https://access.example.com"
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.api_port = 1  # type: ignore[misc]
+
+
+def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUSTIAM_DATABASE_URL")
+    monkeypatch.setenv("JUSTIAM_SECRET_KEY", "too-short")
+    monkeypatch.setenv("JUSTIAM_API_PORT", "70000")
+    monkeypatch.setenv("JUSTIAM_TEMPORAL_ADDRESS", "temporal.example.com")
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    assert str(error.value).splitlines() == [
+        "JUSTIAM_API_PORT must be less than or equal to 65535",
+        "JUSTIAM_DATABASE_URL is not set, and has no default",
+        "JUSTIAM_SECRET_KEY must have at least 32 characters; openssl rand -hex 32 makes a good one",
+        "JUSTIAM_TEMPORAL_ADDRESS must be host:port, as in temporal.example.com:7233",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("mysql://justiam:hush-hush@db/access", "must start with postgresql://"),
+        ("postgresql://justiam:hush-hush%zz@db/access", "is not a URL that PostgreSQL understands"),
+        ("postgresql://justiam:hush-hush@db", "must name a database"),
+    ],
+)
+def test_a_wrong_database_url_is_explained_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str, problem: str
+) -> None:
+    monkeypatch.setenv("JUSTIAM_DATABASE_URL", url)
+    with pytest.raises(SettingsError, match=problem) as error:
+        load_settings()
+    assert "hush" not in str(error.value)
+    assert "hush" not in CliRunner().invoke(app, ["settings"]).output
+
+
+def test_secrets_are_in_no_representation() -> None:
+    settings = load_settings()
+    for text in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "hush-hush" not in text
+        assert _SECRET_KEY not in text
+
+
+def test_the_command_lists_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUSTIAM_LOG_LEVEL", "debug")
+    monkeypatch.setenv("JUSTIAM_LOG_LEVLE", "debug")
+    result = CliRunner().invoke(app, ["settings"])
+    assert result.exit_code == 0
+    for setting in describe_settings():
+        assert setting.variable in result.stdout
+        assert setting.meaning in result.stdout
+    assert len(describe_settings()) == len(Settings.model_fields)
+    assert "JUSTIAM_SECRET_KEY (required)" in result.stdout
+    assert "Now: postgresql://justiam:********@db.example.com:5433/access" in result.stdout
+    assert "Now: debug" in result.stdout
+    assert "JUSTIAM_LOG_LEVLE is set, but is no setting" in result.stderr
+    for secret in ("hush-hush", _SECRET_KEY):
+        assert secret not in result.output
+
+
+def test_the_command_fails_where_the_service_could_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUSTIAM_SECRET_KEY", "short")
+    result = CliRunner().invoke(app, ["settings"])
+    assert result.exit_code == 1
+    assert "JUSTIAM_SECRET_KEY must have at least 32 characters" in result.stderr
