@@ -71,8 +71,12 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A connection inside one transaction: committed at the end of the block, rolled back by an exception."""
-        async with self._pool.connection() as connection, connection.transaction():
+        """A connection inside one transaction: committed at the end of the block, rolled back by an exception.
+
+        In pipeline mode: a statement whose result is not fetched does not wait for its answer, and an error in it is
+        raised by the next fetch or by the end of the block.
+        """
+        async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
             yield connection
 
     @asynccontextmanager

@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, Final, cast
 from uuid import UUID
 
+from psycopg import AsyncCursor
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from db import people, requests
@@ -90,17 +92,18 @@ async def apply(db: Database, proofs: ProofKey, transition: Transition, *, trust
     who = _identify(proofs, transition, trust_claimed_actors=trust_claimed_actors)
     key = f"{transition.request_id}:{who.key}"
     async with db.transaction() as connection:
-        row = await (
-            await connection.execute(_ROW + " FOR UPDATE OF r", {"request_id": transition.request_id})
-        ).fetchone()
-        if row is None:
-            return Outcome(state=None, refusal=NotFound.code, detail="There is no such request.")
-        done = await _recorded(connection, key)
-        if done is not None:
-            return _same_answer(row, transition, done)
+        # Locked first and read then: a statement that waits for a lock sees everything else as it was before.
+        await connection.execute("SELECT FROM access_requests WHERE id = %s FOR UPDATE", [transition.request_id])
+        rows = await connection.execute(_ROW, {"request_id": transition.request_id})
+        recorded = await _recorded(connection, key)
         person = None
         if transition.channel is not Channel.SYSTEM and who.reference is not None:
             person = await people.find(connection, who.reference)
+        row, done = await rows.fetchone(), await recorded.fetchone()
+        if row is None:
+            return Outcome(state=None, refusal=NotFound.code, detail="There is no such request.")
+        if done is not None and who.problem is None:
+            return _same_answer(row, transition, done)
         refusal = _refusal(row, transition, who, person)
         actor = person.email if person else (transition.actor or who.reference or _UNKNOWN_ACTOR)
         if refusal is not None:
@@ -147,7 +150,7 @@ async def record_refusal(db: Database, refused: Refused) -> None:
 
 async def is_done(connection: Connection, request_id: UUID, key: str) -> bool:
     """Whether the step with this key was carried out; a refusal is not."""
-    done = await _recorded(connection, f"{request_id}:{key}")
+    done = await (await _recorded(connection, f"{request_id}:{key}")).fetchone()
     return done is not None and done["kind"] != "refused"
 
 
@@ -246,13 +249,10 @@ async def _carry_out(connection: Connection, step: _Step) -> dict[str, Any]:
     changes, detail = await _changes(connection, step)
     request_id = step.row["id"]
     assignments = ", ".join(f"{column} = %({column})s" for column in changes)
-    updated = await connection.execute(
+    await connection.execute(
         f"UPDATE access_requests SET {assignments} WHERE id = %(id)s AND status = %(expected)s",
         {**changes, "id": request_id, "expected": step.row["status"]},
     )
-    if updated.rowcount != 1:  # pragma: no cover - the row is locked
-        msg = f"request {request_id} changed under its lock"
-        raise RuntimeError(msg)
     event = EVENT_OF[step.transition.action]
     await add_to_timeline(
         connection,
@@ -425,9 +425,8 @@ async def _record_refusal(
         row["refusals"] += 1
 
 
-async def _recorded(connection: Connection, key: str) -> dict[str, Any] | None:
-    rows = await connection.execute("SELECT kind, detail FROM access_request_timeline WHERE transition_key = %s", [key])
-    return await rows.fetchone()
+async def _recorded(connection: Connection, key: str) -> AsyncCursor[DictRow]:
+    return await connection.execute("SELECT kind, detail FROM access_request_timeline WHERE transition_key = %s", [key])
 
 
 def _same_answer(row: dict[str, Any], transition: Transition, done: dict[str, Any]) -> Outcome:
