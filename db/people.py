@@ -22,7 +22,7 @@ PERSON_COLUMNS: Final = """
 """What `person` reads, for a row `u` of `users`."""
 
 ELIGIBLE: Final = """
-    SELECT m.group_id, m.user_id, m.joined
+    SELECT m.group_id, m.user_id, m.joined, u.email
     FROM group_members m
     JOIN groups g ON g.id = m.group_id AND NOT g.system
     JOIN users u ON u.id = m.user_id AND u.active

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -14,14 +14,14 @@ from psycopg.types.json import Jsonb
 
 from db import people
 from db.database import Connection, Database
-from db.transitions import Escalation, add_to_timeline, next_to_ask
+from db.transitions import add_to_timeline, next_to_ask
 from domain import events, notification
 from domain.actors import SystemActor
 from domain.custom_fields import check_answers
 from domain.deciding import Person
 from domain.errors import Forbidden, Invalid, PendingRequestExists
 from domain.events import Event
-from domain.notification import Approver, Notified, Served
+from domain.notification import Approver, Served
 from domain.submission import Submission
 from domain.templates import NotificationPolicy, Snapshot, TemplateValues, check_duration
 
@@ -107,11 +107,8 @@ async def _submit(
         "SELECT id, name, claim, value FROM app_mappings WHERE id = ANY(%s) ORDER BY array_position(%s, id) FOR SHARE",
         [template.mapping_ids, template.mapping_ids],
     )
+    asked = _NOBODY if template.auto_approve else await _ask(connection, requester, row, template)
     snapshot = Snapshot.model_validate({**template.model_dump(), "mappings": await mappings.fetchall()})
-    asked, notified = (
-        (None, Notified(())) if template.auto_approve else await _ask(connection, requester, row, template)
-    )
-    user_ids = list(dict.fromkeys([*notified.user_ids, *(asked.user_ids if asked else [])]))
     request_id = uuid4()
     await connection.execute(
         """
@@ -141,21 +138,21 @@ async def _submit(
             "mapping_ids": template.mapping_ids,
             "approver_group_ids": template.approver_group_ids,
             "escalation_group_id": template.escalation_group_id,
-            "admins_decide": asked is not None and asked.admins,
-            "notified_ids": user_ids,
+            "admins_decide": asked.admins,
+            "notified_ids": list(asked.people),
             "escalation_after_mins": template.escalation_after_mins,
-            "escalated": asked is not None and bool(template.approver_group_ids),
+            "escalated": asked.instead,
             "grace": _START_GRACE,
             "idempotency_key": idempotency_key,
             "digest": digest if idempotency_key is not None else None,
         },
     )
-    if notified.served is not None and notified.served != _served(row):
+    if asked.served is not None and asked.served != _served(row):
         await connection.execute(
             "UPDATE access_request_templates SET served_group_id = %s, served_joined = %s WHERE id = %s",
-            [notified.served.group_id, notified.served.joined, submission.template_id],
+            [asked.served.group_id, asked.served.joined, submission.template_id],
         )
-    await _tell(connection, request_id, requester, template, user_ids, asked)
+    await _tell(connection, request_id, requester, template, asked)
     return request_id
 
 
@@ -204,9 +201,23 @@ def _served(row: dict[str, Any]) -> Served | None:
     return Served(row["served_group_id"], row["served_joined"]) if row["served_group_id"] is not None else None
 
 
-async def _ask(
-    connection: Connection, requester: Person, row: dict[str, Any], template: TemplateValues
-) -> tuple[Escalation | None, Notified]:
+@dataclass(frozen=True)
+class _Asked:
+    """Who is told of a new request."""
+
+    people: dict[UUID, str] = field(default_factory=dict)
+    """Ids and email addresses."""
+    served: Served | None = None
+    admins: bool = False
+    """The administrators decide."""
+    instead: bool = False
+    """They are asked because nobody in the approver groups could decide: escalated at once."""
+
+
+_NOBODY: Final = _Asked()
+
+
+async def _ask(connection: Connection, requester: Person, row: dict[str, Any], template: TemplateValues) -> _Asked:
     """Whom to notify by the template's policy and, where nobody in its groups could decide, whom to ask instead."""
     rows = await connection.execute(
         f"""
@@ -222,52 +233,48 @@ async def _ask(
             "own_groups": list(requester.group_ids),
         },
     )
+    members = await rows.fetchall()
+    emails = {member["user_id"]: member.pop("email") for member in members}
     notified = notification.choose(
         template.notification_policy,
         template.notification_count,
         template.approver_group_ids,
-        [Approver(**approver) for approver in await rows.fetchall()],
+        [Approver(**member) for member in members],
         prefer_shared=template.prefer_requester_groups,
         served=_served(row),
         random=_CHANCE,
     )
     if notified.user_ids:
-        return None, notified
+        return _Asked({user_id: emails[user_id] for user_id in notified.user_ids}, notified.served)
     # A template without approver groups is for the administrators; the escalation group comes in by its timer.
-    group_id = template.escalation_group_id if template.approver_group_ids else None
-    return await next_to_ask(connection, requester.principal_id, group_id), notified
+    instead = bool(template.approver_group_ids)
+    escalation = await next_to_ask(
+        connection, requester.principal_id, template.escalation_group_id if instead else None
+    )
+    return _Asked(escalation.people, admins=escalation.admins, instead=instead)
 
 
 async def _tell(
-    connection: Connection,
-    request_id: UUID,
-    requester: Person,
-    template: TemplateValues,
-    user_ids: list[UUID],
-    asked: Escalation | None,
+    connection: Connection, request_id: UUID, requester: Person, template: TemplateValues, asked: _Asked
 ) -> None:
-    rows = await connection.execute(
-        "SELECT email FROM users WHERE id = ANY(%s) ORDER BY array_position(%s, id)", [user_ids, user_ids]
-    )
     common: dict[str, Any] = {
         "request_id": str(request_id),
         "template_name": template.name,
         "requester_email": requester.email,
     }
+    notified = [str(user_id) for user_id in asked.people]
     await add_to_timeline(
         connection,
         request_id,
         at=None,
         kind="submitted",
         actor=requester.email,
-        detail={"notified": [str(user_id) for user_id in user_ids]},
+        detail={"notified": notified},
         key=f"{request_id}:created",
         event=Event.SUBMITTED,
-        payload=events.payload(
-            Event.SUBMITTED, **common, notified_approvers=[row["email"] for row in await rows.fetchall()]
-        ),
+        payload=events.payload(Event.SUBMITTED, **common, notified_approvers=list(asked.people.values())),
     )
-    if asked is not None and template.approver_group_ids:
+    if asked.instead:
         await add_to_timeline(
             connection,
             request_id,
@@ -277,7 +284,7 @@ async def _tell(
             detail={
                 "asked": "administrators" if asked.admins else "escalation group",
                 "reason": "nobody in the approver groups could decide",
-                "notified": [str(user_id) for user_id in asked.user_ids],
+                "notified": notified,
             },
             key=f"{request_id}:escalate",
             event=Event.ESCALATED,

@@ -316,7 +316,7 @@ async def _escalation(
     escalation = await next_to_ask(
         connection, row["requester_principal_id"], row["escalation_group_id"] if row["escalated_at"] is None else None
     )
-    told = [user_id for user_id in escalation.user_ids if user_id not in row["notified_ids"]]
+    told = [user_id for user_id in escalation.people if user_id not in row["notified_ids"]]
     detail["asked"] = "administrators" if escalation.admins else "escalation group"
     detail["notified"] = [str(user_id) for user_id in told]
     return {
@@ -330,7 +330,8 @@ async def _escalation(
 class Escalation:
     """Whom to ask when the approver groups did not answer, or cannot."""
 
-    user_ids: list[UUID]
+    people: dict[UUID, str]
+    """Their ids and email addresses, in the order in which they joined."""
     admins: bool
     """The administrators, because the escalation group has nobody who could decide."""
 
@@ -339,13 +340,13 @@ async def next_to_ask(connection: Connection, principal_id: UUID, escalation_gro
     """The escalation group's members; where nobody there could decide, the administrators."""
     parameters = {"principal_id": principal_id, "group_id": escalation_group_id, "permission": Permission.REQUESTS}
     rows = await connection.execute(people.ELIGIBLE + " AND m.group_id = %(group_id)s ORDER BY m.joined", parameters)
-    members = [row["user_id"] for row in await rows.fetchall()]
+    members = {row["user_id"]: row["email"] for row in await rows.fetchall()}
     if members:
         return Escalation(members, admins=False)
     rows = await connection.execute(
         people.ELIGIBLE + " AND g.permissions @> ARRAY[%(permission)s::text] ORDER BY m.joined", parameters
     )
-    return Escalation(list(dict.fromkeys(row["user_id"] for row in await rows.fetchall())), admins=True)
+    return Escalation({row["user_id"]: row["email"] for row in await rows.fetchall()}, admins=True)
 
 
 async def _open_grant(connection: Connection, row: dict[str, Any], expires_at: datetime) -> None:
