@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -25,6 +25,8 @@ _STATEMENT_TIMEOUT = "15s"
 """No statement of the service is meant to take longer; one that does must not hold a connection for ever."""
 _CONNECT_TIMEOUT_SECS = 5
 _MAX_IDLE_SECS = 300.0
+_PLAIN_ROWS: Any = tuple_row
+"""What SQLAlchemy reads; a connection is typed by the rows it has outside of sessions."""
 
 
 class Database:
@@ -45,8 +47,8 @@ class Database:
             max_size=max_connections,
             timeout=_ACQUIRE_TIMEOUT_SECS,
             max_idle=_MAX_IDLE_SECS,
-            # A session borrows a connection for its own transaction and gives it back without autocommit.
-            reset=_autocommit,
+            # A session borrows a connection for its own transaction, and leaves it without autocommit.
+            reset=_restore,
             close_returns=True,
             open=False,
         )
@@ -88,15 +90,22 @@ class Database:
     async def _borrow(self) -> Connection:
         connection = await self._pool.getconn()
         await connection.set_autocommit(False)
+        connection.row_factory = _PLAIN_ROWS
         return connection
 
 
-async def _autocommit(connection: Connection) -> None:
+async def _restore(connection: Connection) -> None:
     await connection.set_autocommit(True)
+    connection.row_factory = dict_row
 
 
-async def driver_connection(session: AsyncSession) -> Connection:
+@asynccontextmanager
+async def driver_connection(session: AsyncSession) -> AsyncIterator[Connection]:
     """The psycopg connection under a session, to run a hot-path statement in the session's transaction."""
     raw: Any = await (await session.connection()).get_raw_connection()
     connection: Connection = raw.driver_connection
-    return connection
+    connection.row_factory = dict_row
+    try:
+        yield connection
+    finally:
+        connection.row_factory = _PLAIN_ROWS

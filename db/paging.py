@@ -11,10 +11,13 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, Field
+from sqlalchemy import Select, tuple_
+from sqlalchemy.orm import Mapped
 
 from domain.errors import Invalid
 
 T = TypeVar("T")
+Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
 
 DEFAULT_LIMIT: Final = 50
 LARGEST_LIMIT: Final = 200
@@ -92,3 +95,10 @@ class Page(BaseModel, Generic[T]):
 
 def _text(moment: datetime, identity: UUID) -> tuple[str, str]:
     return moment.isoformat(), str(identity)
+
+
+def newest_first(query: Query, position: Position, created_at: Mapped[datetime], key: Mapped[UUID]) -> Query:
+    """`query` for the page at `position` of a list ordered by creation time and id."""
+    if position.before is not None:
+        query = query.where(tuple_(created_at, key) < tuple_(*position.before))
+    return query.order_by(created_at.desc(), key.desc()).limit(position.limit + 1)

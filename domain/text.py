@@ -25,7 +25,12 @@ def storable(value: str) -> str:
     return value
 
 
-def _one_line(value: str) -> str:
+def one_line(value: str) -> str:
+    """`value`, if it is a single line.
+
+    Raises:
+        ValueError: it has a line break or another control character.
+    """
     if any(ord(char) < ord(" ") or ord(char) == 0x7F for char in value):  # noqa: PLR2004 - DEL
         msg = "must be a single line without control characters"
         raise ValueError(msg)
@@ -38,7 +43,7 @@ Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
     STORABLE,
-    AfterValidator(_one_line),
+    AfterValidator(one_line),
 ]
 """A display name: one line, 1 to 200 characters."""
 
