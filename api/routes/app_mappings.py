@@ -1,0 +1,96 @@
+"""App mappings and the groups that they are attached to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Response
+
+from api.authentication import DirectoryManager
+from api.problems import refusals
+from api.reading import Paging
+from api.resources import Db
+from db import applications
+from db.applications import MappingView
+from db.paging import Page
+from domain.directory import MappingValues
+
+router = APIRouter(prefix="/app-mappings", tags=["App mappings"])
+
+MappingId = Annotated[UUID, Path(description="Id of the mapping.")]
+GroupId = Annotated[UUID, Path(description="Id of the group.")]
+
+
+@router.get("", summary="List app mappings", responses=refusals())
+async def list_app_mappings(
+    database: Db,
+    position: Paging,
+    app_id: Annotated[UUID | None, Query(description="Only those of this application.")] = None,
+) -> Page[MappingView]:
+    """All mappings, newest first."""
+    return await applications.list_mappings(database, position, app_id=app_id)
+
+
+@router.get("/{mapping_id}", summary="Get an app mapping", responses=refusals("not_found"))
+async def get_app_mapping(database: Db, mapping_id: MappingId) -> MappingView:
+    """One mapping, and the groups whose members get its claim."""
+    return await applications.get_mapping(database, mapping_id)
+
+
+@router.post("", summary="Create an app mapping", status_code=201, responses=refusals("forbidden", "in_use"))
+async def create_app_mapping(
+    database: Db, _: DirectoryManager, values: MappingValues, response: Response
+) -> MappingView:
+    """Needs `directory.manage`.
+
+    Claim names that mean something of their own in tokens (`sub`, `exp`, `scope`, `email`, …) are refused.
+    """
+    view = await applications.create_mapping(database, values)
+    response.headers["Location"] = f"/api/v1/app-mappings/{view.id}"
+    return view
+
+
+@router.put("/{mapping_id}", summary="Update an app mapping", responses=refusals("forbidden", "not_found", "in_use"))
+async def update_app_mapping(
+    database: Db, _: DirectoryManager, mapping_id: MappingId, values: MappingValues
+) -> MappingView:
+    """Needs `directory.manage`.
+
+    Replaces all values; `app_id` cannot be changed. While an open request uses the mapping, nor can its claim and
+    value.
+    """
+    return await applications.replace_mapping(database, mapping_id, values)
+
+
+@router.delete(
+    "/{mapping_id}",
+    summary="Delete an app mapping",
+    status_code=204,
+    responses=refusals("forbidden", "not_found", "in_use"),
+)
+async def delete_app_mapping(database: Db, _: DirectoryManager, mapping_id: MappingId) -> None:
+    """Needs `directory.manage`. Refused while an open request or a template names it."""
+    await applications.delete_mapping(database, mapping_id)
+
+
+@router.put(
+    "/{mapping_id}/groups/{group_id}",
+    summary="Attach an app mapping to a group",
+    status_code=204,
+    responses=refusals("forbidden", "not_found", "system_group"),
+)
+async def attach_app_mapping(database: Db, _: DirectoryManager, mapping_id: MappingId, group_id: GroupId) -> None:
+    """Needs `directory.manage`. From then on the members of the group have the claim."""
+    await applications.attach(database, mapping_id, group_id)
+
+
+@router.delete(
+    "/{mapping_id}/groups/{group_id}",
+    summary="Detach an app mapping from a group",
+    status_code=204,
+    responses=refusals("forbidden", "not_found", "system_group"),
+)
+async def detach_app_mapping(database: Db, _: DirectoryManager, mapping_id: MappingId, group_id: GroupId) -> None:
+    """Needs `directory.manage`. 204 as well where it was not attached."""
+    await applications.detach(database, mapping_id, group_id)

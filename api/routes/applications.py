@@ -1,0 +1,62 @@
+"""Applications."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Response
+
+from api.authentication import DirectoryManager
+from api.problems import refusals
+from api.reading import Paging
+from api.resources import Db
+from db import applications
+from db.applications import ApplicationView
+from db.paging import Page
+from domain.directory import ApplicationValues
+
+router = APIRouter(prefix="/applications", tags=["Applications"])
+
+AppId = Annotated[UUID, Path(description="Id of the application.")]
+
+
+@router.get("", summary="List applications", responses=refusals())
+async def list_applications(database: Db, position: Paging) -> Page[ApplicationView]:
+    """All applications, newest first."""
+    return await applications.list_applications(database, position)
+
+
+@router.get("/{app_id}", summary="Get an application", responses=refusals("not_found"))
+async def get_application(database: Db, app_id: AppId) -> ApplicationView:
+    """One application."""
+    return await applications.get_application(database, app_id)
+
+
+@router.post("", summary="Create an application", status_code=201, responses=refusals("forbidden", "in_use"))
+async def create_application(
+    database: Db, _: DirectoryManager, values: ApplicationValues, response: Response
+) -> ApplicationView:
+    """Needs `directory.manage`."""
+    view = await applications.create_application(database, values)
+    response.headers["Location"] = f"/api/v1/applications/{view.id}"
+    return view
+
+
+@router.put("/{app_id}", summary="Update an application", responses=refusals("forbidden", "not_found", "in_use"))
+async def update_application(
+    database: Db, _: DirectoryManager, app_id: AppId, values: ApplicationValues
+) -> ApplicationView:
+    """Needs `directory.manage`. Replaces all values."""
+    return await applications.replace_application(database, app_id, values)
+
+
+@router.delete(
+    "/{app_id}",
+    summary="Delete an application",
+    status_code=204,
+    responses=refusals("forbidden", "not_found", "in_use"),
+)
+async def delete_application(database: Db, _: DirectoryManager, app_id: AppId) -> None:
+    """Needs `directory.manage`. Refused while an open request or a template is for it, or it has mappings."""
+    await applications.delete_application(database, app_id)

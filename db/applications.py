@@ -1,0 +1,306 @@
+"""Administering applications and their mappings.
+
+What an open request asks for stays as it was asked for: a mapping in use keeps its claim, value and application, and
+neither it nor its application can be deleted. A submission locks the mappings it names, so that it and a change take
+turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from pydantic import Field
+from sqlalchemy import ColumnElement, func
+from sqlalchemy import delete as deletion
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db import groups
+from db.database import Database
+from db.paging import Page, Position, newest_first
+from db.tables import AccessRequest, Application, AppMapping, AppMappingGroup, Group, Template
+from db.templates import still_open
+from db.uniqueness import unique
+from db.views import Identified
+from domain.directory import ApplicationValues, MappingValues
+from domain.errors import InUse, Invalid, NotFound
+
+_NAME_TAKEN: Final = {"uq_applications_name": "Another application has this name."}
+_MAPPING_NAME_TAKEN: Final = {"uq_app_mappings_name": "Another mapping of the application has this name."}
+
+
+class ApplicationView(ApplicationValues, Identified):
+    """Something that access is granted to."""
+
+    created_at: datetime
+
+
+class MappingView(MappingValues, Identified):
+    """A claim and its value for one application, and who gets it."""
+
+    group_ids: list[UUID] = Field(description="Groups whose members get the claim; temporary ones are left out.")
+    created_at: datetime
+
+
+async def list_applications(db: Database, position: Position) -> Page[ApplicationView]:
+    """All applications, newest first."""
+    query = newest_first(select(Application), position, col(Application.created_at), col(Application.id))
+    async with db.session() as session:
+        views = [_application_view(application) for application in await session.exec(query)]
+    return Page.dated(views, position, lambda view: (view.created_at, view.id))
+
+
+async def get_application(db: Database, app_id: UUID) -> ApplicationView:
+    """One application.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    async with db.session() as session:
+        application = await session.get(Application, app_id)
+    if application is None:
+        raise _no_application()
+    return _application_view(application)
+
+
+async def create_application(db: Database, values: ApplicationValues) -> ApplicationView:
+    """Make an application.
+
+    Raises:
+        InUse: another one has the name.
+    """
+    with unique(_NAME_TAKEN):
+        async with db.session() as session:
+            application = Application(**values.model_dump())
+            session.add(application)
+            await session.flush()
+            await session.refresh(application)
+            return _application_view(application)
+
+
+async def replace_application(db: Database, app_id: UUID, values: ApplicationValues) -> ApplicationView:
+    """Set every value of an application.
+
+    Raises:
+        NotFound: there is none with this id.
+        InUse: another one has the name.
+    """
+    with unique(_NAME_TAKEN):
+        async with db.session() as session:
+            application = await _locked_application(session, app_id)
+            application.sqlmodel_update(values.model_dump())
+            await session.flush()
+            return _application_view(application)
+
+
+async def delete_application(db: Database, app_id: UUID) -> None:
+    """Delete an application without mappings.
+
+    Raises:
+        NotFound: there is none with this id.
+        InUse: an open request, a template or a mapping is for it.
+    """
+    async with db.session() as session:
+        application = await _locked_application(session, app_id)
+        await _refuse_used(
+            session, requests=col(AccessRequest.app_id) == app_id, templates=col(Template.app_id) == app_id
+        )
+        names = await session.exec(
+            select(col(AppMapping.name)).where(AppMapping.app_id == app_id).order_by(col(AppMapping.name))
+        )
+        if mappings := names.all():
+            raise InUse(f"It has mappings: {_quoted(mappings)}. Delete them first.")
+        await session.delete(application)
+
+
+async def list_mappings(db: Database, position: Position, *, app_id: UUID | None = None) -> Page[MappingView]:
+    """All mappings, newest first; of one application where `app_id` is given."""
+    query = select(AppMapping, _group_ids())
+    if app_id is not None:
+        query = query.where(AppMapping.app_id == app_id)
+    async with db.session() as session:
+        rows = await session.exec(newest_first(query, position, col(AppMapping.created_at), col(AppMapping.id)))
+        views = [_mapping_view(mapping, group_ids) for mapping, group_ids in rows]
+    return Page.dated(views, position, lambda view: (view.created_at, view.id))
+
+
+async def get_mapping(db: Database, mapping_id: UUID) -> MappingView:
+    """One mapping.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    async with db.session() as session:
+        return await _read_mapping(session, mapping_id)
+
+
+async def create_mapping(db: Database, values: MappingValues) -> MappingView:
+    """Make a mapping; nobody gets its claim until it is attached to a group or granted by a request.
+
+    Raises:
+        Invalid: the application is unknown.
+        InUse: another mapping of the application has the name.
+    """
+    with unique(_MAPPING_NAME_TAKEN):
+        async with db.session() as session:
+            known = (
+                select(Application).where(Application.id == values.app_id).with_for_update(read=True, key_share=True)
+            )
+            if (await session.exec(known)).one_or_none() is None:
+                raise Invalid(("app_id", "there is no application with this id"))
+            mapping = AppMapping(**values.model_dump())
+            session.add(mapping)
+            await session.flush()
+            await session.refresh(mapping)
+            return _mapping_view(mapping, [])
+
+
+async def replace_mapping(db: Database, mapping_id: UUID, values: MappingValues) -> MappingView:
+    """Set every value of a mapping.
+
+    Raises:
+        NotFound: there is none with this id.
+        InUse: another mapping of the application has the name, or an open request uses this one and its claim, value
+            or application would change.
+        Invalid: the application would change.
+    """
+    with unique(_MAPPING_NAME_TAKEN):
+        async with db.session() as session:
+            mapping = await _locked_mapping(session, mapping_id)
+            granted = (values.claim, values.value, values.app_id)
+            if granted != (mapping.claim, mapping.value, mapping.app_id):
+                await _refuse_used(session, requests=col(AccessRequest.mapping_ids).contains([mapping_id]))
+            if values.app_id != mapping.app_id:
+                raise Invalid(("app_id", "cannot be changed; make another mapping"))
+            mapping.sqlmodel_update(values.model_dump())
+            await session.flush()
+            return await _read_mapping(session, mapping_id)
+
+
+async def delete_mapping(db: Database, mapping_id: UUID) -> None:
+    """Delete a mapping; nobody has its claim from then on.
+
+    Raises:
+        NotFound: there is none with this id.
+        InUse: an open request or a template names it.
+    """
+    async with db.session() as session:
+        mapping = await _locked_mapping(session, mapping_id)
+        await _refuse_used(
+            session,
+            requests=col(AccessRequest.mapping_ids).contains([mapping_id]),
+            templates=col(Template.mapping_ids).contains([mapping_id]),
+        )
+        await session.delete(mapping)
+
+
+async def attach(db: Database, mapping_id: UUID, group_id: UUID) -> None:
+    """Give a mapping's claim to the members of a group.
+
+    Raises:
+        NotFound: there is no such mapping, or no such group.
+        SystemGroup: it is a temporary group.
+    """
+    async with db.session() as session:
+        kept = select(AppMapping).where(AppMapping.id == mapping_id).with_for_update(read=True, key_share=True)
+        if (await session.exec(kept)).one_or_none() is None:
+            raise _no_mapping()
+        await groups.lock(session, group_id)
+        attaching = insert(AppMappingGroup).values(mapping_id=mapping_id, group_id=group_id)
+        await session.exec(attaching.on_conflict_do_nothing())
+
+
+async def detach(db: Database, mapping_id: UUID, group_id: UUID) -> None:
+    """Take a mapping's claim from the members of a group.
+
+    Raises:
+        NotFound: there is no such mapping, or no such group.
+        SystemGroup: it is a temporary group.
+    """
+    async with db.session() as session:
+        await _read_mapping(session, mapping_id)
+        await groups.lock(session, group_id)
+        await session.exec(
+            deletion(AppMappingGroup).where(
+                col(AppMappingGroup.mapping_id) == mapping_id, col(AppMappingGroup.group_id) == group_id
+            )
+        )
+
+
+async def _refuse_used(
+    session: AsyncSession, *, requests: ColumnElement[bool], templates: ColumnElement[bool] | None = None
+) -> None:
+    """Refuse what would pull something away under open requests or templates.
+
+    Raises:
+        InUse: there are some; the detail names them.
+    """
+    using = select(col(AccessRequest.id), col(AccessRequest.template_name)).where(requests, still_open()).limit(1)
+    used = (await session.exec(using)).first()
+    if used is not None:
+        request_id, template_name = used
+        raise InUse(
+            f"An open request uses it: {request_id}, made from “{template_name}”. It can change once that is over."
+        )
+    if templates is not None:
+        names = (await session.exec(select(col(Template.name)).where(templates).order_by(col(Template.name)))).all()
+        if names:
+            raise InUse(f"Templates name it: {_quoted(names)}. Change or delete them first.")
+
+
+async def _locked_application(session: AsyncSession, app_id: UUID) -> Application:
+    query = select(Application).where(Application.id == app_id).with_for_update()
+    application = (await session.exec(query)).one_or_none()
+    if application is None:
+        raise _no_application()
+    return application
+
+
+async def _locked_mapping(session: AsyncSession, mapping_id: UUID) -> AppMapping:
+    query = select(AppMapping).where(AppMapping.id == mapping_id).with_for_update()
+    mapping = (await session.exec(query)).one_or_none()
+    if mapping is None:
+        raise _no_mapping()
+    return mapping
+
+
+async def _read_mapping(session: AsyncSession, mapping_id: UUID) -> MappingView:
+    row = (await session.exec(select(AppMapping, _group_ids()).where(AppMapping.id == mapping_id))).one_or_none()
+    if row is None:
+        raise _no_mapping()
+    return _mapping_view(*row)
+
+
+def _group_ids() -> ColumnElement[list[UUID]]:
+    attached = (
+        select(col(AppMappingGroup.group_id))
+        .join(Group, col(Group.id) == col(AppMappingGroup.group_id))
+        .where(AppMappingGroup.mapping_id == AppMapping.id, ~col(Group.system))
+        .order_by(col(AppMappingGroup.group_id))
+        .correlate(AppMapping)
+    )
+    return func.array(attached.scalar_subquery())
+
+
+def _application_view(application: Application) -> ApplicationView:
+    return ApplicationView.model_construct(**application.model_dump())
+
+
+def _mapping_view(mapping: AppMapping, group_ids: list[UUID]) -> MappingView:
+    return MappingView.model_construct(**mapping.model_dump(), group_ids=group_ids)
+
+
+def _no_application() -> NotFound:
+    return NotFound("There is no application with this id.")
+
+
+def _no_mapping() -> NotFound:
+    return NotFound("There is no mapping with this id.")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"“{name}”" for name in names)

@@ -1,0 +1,57 @@
+"""Telling open requests that the directory changed under them.
+
+A marked request is looked at again by its workflow, which ends what somebody deactivated holds and asks others where
+nobody is left who could decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.database import Database, driver_connection
+
+_MARK: Final = """
+    UPDATE access_requests SET attention_at = coalesce(attention_at, now())
+    WHERE id IN (
+        SELECT id FROM access_requests
+        WHERE (status IN ('pending', 'approved') AND requester_id = ANY(%(user_ids)s))
+           OR (status = 'pending'
+               AND (approver_group_ids && %(group_ids)s OR escalation_group_id = ANY(%(group_ids)s)))
+        ORDER BY id FOR NO KEY UPDATE
+    )
+    RETURNING id
+"""
+
+
+async def mark(
+    session: AsyncSession, *, group_ids: Collection[UUID] = (), user_ids: Collection[UUID] = ()
+) -> list[UUID]:
+    """Mark the open requests of these people, and the pending ones that these groups may decide.
+
+    In the transaction of the change, as its last statement.
+
+    Returns:
+        The ids of the marked requests.
+    """
+    async with driver_connection(session) as connection:
+        rows = await connection.execute(_MARK, {"group_ids": list(group_ids), "user_ids": list(user_ids)})
+        return [row["id"] for row in await rows.fetchall()]
+
+
+async def mark_late(
+    db: Database, marked: list[UUID], *, group_ids: Collection[UUID] = (), user_ids: Collection[UUID] = ()
+) -> list[UUID]:
+    """Mark once more, after the commit.
+
+    A request that was submitted while the change was on its way saw the directory as it was before, and was not there
+    yet to be marked.
+
+    Returns:
+        `marked` and what was found now, each once.
+    """
+    async with db.session() as session:
+        return list({*marked, *await mark(session, group_ids=group_ids, user_ids=user_ids)})

@@ -1,0 +1,214 @@
+"""Administering people and service accounts. People are deactivated, never deleted: history names them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+from sqlalchemy import func
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db import attention, claims, people
+from db.database import Connection, Database, driver_connection
+from db.paging import Page, Position, newest_first
+from db.tables import GroupMember, User
+from db.uniqueness import unique
+from db.views import Identified
+from domain.actors import Permission
+from domain.deciding import Person
+from domain.directory import UserValues, refuse_giving
+from domain.errors import Invalid, NotFound
+
+_TAKEN: Final = {"uq_users_email": "Another user has this email address."}
+
+
+class UserView(UserValues, Identified):
+    """A person or a service account."""
+
+    created_at: datetime
+
+
+class HeldGroup(BaseModel):
+    """A group that somebody is in at this moment."""
+
+    id: UUID
+    name: str
+    system: bool = Field(description="The temporary group of an access request.")
+    expires_at: datetime | None = Field(description="When a temporary group ends.")
+
+
+class Me(BaseModel):
+    """Who calls, and what they hold."""
+
+    id: UUID
+    email: str
+    name: str
+    active: bool
+    owner_id: UUID | None = Field(description="Whose service account this is; null for a person.")
+    permissions: list[Permission]
+    groups: list[HeldGroup] = Field(description="Temporary groups included, while they last.")
+
+
+async def list_users(db: Database, position: Position, *, email: str | None = None) -> Page[UserView]:
+    """Everybody, newest first.
+
+    Args:
+        db: the record.
+        position: which page.
+        email: part of the email address, in any case.
+    """
+    query = select(User)
+    if email is not None:
+        query = query.where(func.lower(User.email).contains(email.lower(), autoescape=True))
+    async with db.session() as session:
+        rows = await session.exec(newest_first(query, position, col(User.created_at), col(User.id)))
+        views = [_view(user) for user in rows]
+    return Page.dated(views, position, lambda view: (view.created_at, view.id))
+
+
+async def get(db: Database, user_id: UUID) -> UserView:
+    """One person or service account.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    async with db.session() as session:
+        user = await session.get(User, user_id)
+    if user is None:
+        raise _not_found()
+    return _view(user)
+
+
+async def owns(db: Database, owner_id: UUID, user_id: UUID) -> bool:
+    """Whether `user_id` is a service account of `owner_id`."""
+    async with db.session() as session:
+        user = await session.get(User, user_id)
+    return user is not None and user.owner_id == owner_id
+
+
+async def me(db: Database, person: Person) -> Me:
+    """What the caller is told about themselves."""
+    user = await get(db, person.id)
+    async with db.connection() as connection:
+        groups = await held_groups(connection, person.id)
+    return Me(
+        **user.model_dump(include={"id", "email", "name", "active", "owner_id"}),
+        permissions=[permission for permission in Permission if person.holds(permission)],
+        groups=groups,
+    )
+
+
+async def held_groups(connection: Connection, user_id: UUID) -> list[HeldGroup]:
+    """The groups of a person at this moment, by name."""
+    return [HeldGroup.model_validate(group) for group in await claims.get_groups(connection, user_id)]
+
+
+async def create(db: Database, values: UserValues) -> UserView:
+    """Make an account. It has no permissions until somebody who holds them puts it into a group.
+
+    Raises:
+        InUse: another user has the email address.
+        Invalid: the owner is unknown, deactivated, or a service account.
+    """
+    with unique(_TAKEN):
+        async with db.session() as session:
+            if values.owner_id is not None:
+                owner = (
+                    # Locked against a deactivation, which would not see the account that is not there yet.
+                    await session.exec(select(User).where(User.id == values.owner_id).with_for_update(read=True))
+                ).one_or_none()
+                if owner is None:
+                    raise Invalid(("owner_id", "there is no user with this id"))
+                if owner.owner_id is not None:
+                    raise Invalid(("owner_id", "is a service account; a service account belongs to a person"))
+                if not owner.active:
+                    raise Invalid(("owner_id", "is deactivated"))
+            user = User(**values.model_dump())
+            session.add(user)
+            await session.flush()
+            await session.refresh(user)
+            return _view(user)
+
+
+async def replace(db: Database, caller: Person, user_id: UUID, values: UserValues) -> tuple[UserView, list[UUID]]:
+    """Set every value of an account. Deactivating a person deactivates their service accounts too.
+
+    Returns:
+        The account, and the requests whose workflows have to look again.
+
+    Raises:
+        NotFound: there is none with this id.
+        Forbidden: the account has permissions that the caller does not hold.
+        InUse: another user has the email address.
+        Invalid: the owner is another one, is deactivated, or the caller deactivates themselves.
+    """
+    with unique(_TAKEN):
+        async with db.session() as session:
+            user = await session.get(User, user_id)
+            if user is None:
+                raise _not_found()
+            # The owner before the account: who deactivates an owner locks in this order too.
+            owner = None if user.owner_id is None else await _locked(session, user.owner_id, share=True)
+            user = await _locked(session, user_id)
+            async with driver_connection(session) as connection:
+                person = await people.find(connection, str(user_id))
+            refuse_giving(caller.permissions, person.permissions if person else frozenset(), "The account")
+            if values.owner_id != user.owner_id:
+                raise Invalid(("owner_id", "cannot be changed; make another account"))
+            if not values.active and user_id in {caller.id, caller.principal_id}:
+                raise Invalid(("active", "nobody deactivates themselves; ask another administrator"))
+            if values.active and owner is not None and not owner.active:
+                raise Invalid(("active", "the owner is deactivated"))
+            ended = user.active and not values.active
+            user.sqlmodel_update(values.model_dump())
+            await session.flush()
+            user_ids = [user_id, *(await _deactivate_owned(session, user_id) if ended else [])]
+            group_ids = await _groups_of(session, user_ids) if ended else []
+            marked = await attention.mark(session, group_ids=group_ids, user_ids=user_ids) if ended else []
+            view = _view(user)
+    if ended:
+        marked = await attention.mark_late(db, marked, group_ids=group_ids, user_ids=user_ids)
+    return view, marked
+
+
+async def _locked(session: AsyncSession, user_id: UUID, *, share: bool = False) -> User:
+    # Not against foreign keys: nobody's submission has to wait.
+    query = select(User).where(User.id == user_id).with_for_update(read=share, key_share=not share)
+    user = (await session.exec(query.execution_options(populate_existing=True))).one_or_none()
+    if user is None:
+        raise _not_found()
+    return user
+
+
+async def _deactivate_owned(session: AsyncSession, owner_id: UUID) -> list[UUID]:
+    owned = await session.exec(
+        select(User)
+        .where(User.owner_id == owner_id, col(User.active))
+        .order_by(col(User.id))
+        .with_for_update(key_share=True)
+    )
+    ids = []
+    for account in owned:
+        account.active = False
+        ids.append(account.id)
+    await session.flush()
+    return ids
+
+
+async def _groups_of(session: AsyncSession, user_ids: list[UUID]) -> list[UUID]:
+    rows = await session.exec(
+        select(col(GroupMember.group_id)).where(col(GroupMember.user_id).in_(user_ids)).distinct()
+    )
+    return list(rows)
+
+
+def _view(user: User) -> UserView:
+    # Unchecked: what is stored was checked by the rules of its time.
+    return UserView.model_construct(**user.model_dump())
+
+
+def _not_found() -> NotFound:
+    return NotFound("There is no user with this id.")
