@@ -16,6 +16,7 @@ from api.authentication import caller
 from api.bodies import BodyLimit
 from api.headers import ResponseHeaders
 from api.orchestrator import Orchestrator
+from api.routes import api_tokens, app_mappings, applications, groups, requests, templates, users
 from db.database import Database
 from settings import Settings, load_settings
 
@@ -78,7 +79,7 @@ async def healthz() -> Health:
 def _routes() -> APIRouter:
     # Nothing under /api/v1 is reached without a known caller, whatever a route forgets.
     api = APIRouter(prefix="/api/v1", dependencies=[Depends(caller), Depends(bodies.acceptable)])
-    for routes in ():  # type: ignore[var-annotated]
+    for routes in (templates, requests, users, groups, applications, app_mappings, api_tokens):
         api.include_router(routes.router)
     return api
 

@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Final
+from uuid import UUID, uuid4
 
+from pydantic import BaseModel, Field
+from sqlalchemy import func, or_
+from sqlmodel import col, select
+
+from db import people
 from db.database import Database
+from db.paging import Page, Position, newest_first
 from db.people import PERSON_COLUMNS, person
+from db.requests import PersonView
+from db.tables import ApiToken, User
+from domain.actors import Permission
 from domain.deciding import Person
+from domain.errors import Forbidden, Invalid, NotFound
 
 PREFIX: Final = "justiam_"
 """What every token starts with, so that scanners for leaked secrets recognise it."""
+
+_RANDOM_BYTES: Final = 32
+_HINT_CHARS: Final = len(PREFIX) + 4
+
+
+class TokenView(BaseModel):
+    """A token without its secret. Times are UTC."""
+
+    id: UUID
+    name: str
+    hint: str = Field(description="The first characters, to recognise it by.")
+    user: PersonView = Field(description="Whom it stands for.")
+    created_at: datetime
+    expires_at: datetime | None = Field(description="Null: never.")
+    last_used_at: datetime | None = Field(description="To the minute.")
+    revoked_at: datetime | None
+
+
+class NewToken(TokenView):
+    """A token as it is shown once, when it is made."""
+
+    token: str = Field(description="Keep it like a password; it is not shown again.")
 
 
 def digest(token: str) -> bytes:
@@ -49,3 +84,108 @@ async def authenticate(db: Database, token: str) -> Person | None:
                 [row["token_id"]],
             )
     return person(row)
+
+
+async def create_token(db: Database, user: UUID | str, name: str, lifetime: timedelta | None) -> NewToken:
+    """Make a token. Who may make one for whom is up to the caller of this function.
+
+    Args:
+        db: the record.
+        user: whom it stands for: an id or an email address.
+        name: what it is for.
+        lifetime: how long it works from now; None: until it is revoked.
+
+    Raises:
+        NotFound: there is no such user.
+        Invalid: the user is deactivated.
+    """
+    async with db.connection() as connection:
+        holder = await people.find(connection, str(user))
+    if holder is None:
+        raise NotFound(f"There is no user {user}.")
+    if not holder.active:
+        raise Invalid(("user_id", "is deactivated"))
+    token = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    row = ApiToken(
+        id=uuid4(),
+        user_id=holder.id,
+        name=name,
+        token_hash=digest(token),
+        hint=token[:_HINT_CHARS],
+        expires_at=None if lifetime is None else datetime.now(UTC) + lifetime,
+    )
+    async with db.session() as session:
+        session.add(row)
+        await session.flush()
+        await session.refresh(row)
+    view = _view(row, User(id=holder.id, email=holder.email, name=holder.name))
+    return NewToken(**view.model_dump(), token=token)
+
+
+async def create_for(db: Database, caller: Person, user_id: UUID, name: str, lifetime: timedelta) -> NewToken:
+    """Make a token for the caller, or for a service account of theirs.
+
+    Raises:
+        Forbidden: it would be for somebody else.
+        Invalid: the account is deactivated.
+    """
+    if user_id != caller.id:
+        async with db.session() as session:
+            user = await session.get(User, user_id)
+        if user is None or user.owner_id != caller.id:
+            raise Forbidden("A token can be made for oneself and for a service account that one owns.")
+    return await create_token(db, user_id, name, lifetime)
+
+
+async def list_tokens(db: Database, position: Position, *, of: Person | None = None) -> Page[TokenView]:
+    """Tokens, newest first, revoked and expired ones included.
+
+    Args:
+        db: the record.
+        position: which page.
+        of: only this person's and those of the service accounts they own.
+    """
+    query = select(ApiToken, User).join(User, col(User.id) == col(ApiToken.user_id))
+    if of is not None:
+        query = query.where(or_(col(User.id) == of.id, col(User.owner_id) == of.id))
+    async with db.session() as session:
+        rows = await session.exec(newest_first(query, position, col(ApiToken.created_at), col(ApiToken.id)))
+        views = [_view(token, user) for token, user in rows]
+    return Page.dated(views, position, lambda view: (view.created_at, view.id))
+
+
+async def revoke_token(db: Database, token_id: UUID, *, by: Person | None = None) -> None:
+    """End a token, at once; one that was revoked before stays as it is.
+
+    Args:
+        db: the record.
+        token_id: which.
+        by: who revokes: only their own tokens, those of service accounts they own, or any with `directory.manage`.
+            None: the operator.
+
+    Raises:
+        NotFound: there is no such token, or none that `by` may revoke.
+    """
+    query = (
+        select(ApiToken, User)
+        .join(User, col(User.id) == col(ApiToken.user_id))
+        .where(ApiToken.id == token_id)
+        .with_for_update(of=ApiToken)
+    )
+    async with db.session() as session:
+        row = (await session.exec(query)).one_or_none()
+        token, user = row or (None, None)
+        theirs = (
+            by is None or by.holds(Permission.DIRECTORY) or (user is not None and by.id in {user.id, user.owner_id})
+        )
+        if token is None or not theirs:
+            raise NotFound("There is no token with this id.")
+        if token.revoked_at is None:
+            token.sqlmodel_update({"revoked_at": func.now()})
+
+
+def _view(token: ApiToken, user: User) -> TokenView:
+    return TokenView(
+        **token.model_dump(include=set(TokenView.model_fields) - {"user"}),
+        user=PersonView(id=user.id, email=user.email, name=user.name),
+    )
