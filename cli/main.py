@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import atexit
+import time
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 
-from settings import Settings, SettingsError, describe_settings, load_settings, unknown_variables
+from cli import token
+from cli.explaining import checked_settings, fail, unreachable_explained
+from settings import SettingsError, describe_settings, unknown_variables
 
 _GRACEFUL_SHUTDOWN_SECS: Final = 5
 """How long answers in progress may take after the API was told to stop."""
+_LAST_ANSWER_SECS: Final = 0.1
 
 app = typer.Typer(
     name="justiam",
@@ -26,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(token.app, name="token")
 
 
 @app.command()
@@ -56,17 +59,18 @@ def dev(
     try:
         run(options)
     except (DevStackError, SettingsError) as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 @app.command()
 def api() -> None:
     """Serve the HTTP API until SIGTERM or SIGINT. Any number may run side by side."""
-    settings = _settings()
+    settings = checked_settings()
     import uvicorn
 
     import logs
 
+    _speaks_to_temporal()
     logs.configure(settings.log_level, settings.log_format)
     uvicorn.run(
         "api.app:create_app",
@@ -84,19 +88,20 @@ def api() -> None:
 @app.command("worker")
 def run_worker() -> None:
     """Run workflows and activities until SIGTERM or SIGINT. Any number may run side by side."""
-    settings = _settings()
+    settings = checked_settings()
     import worker
 
+    _speaks_to_temporal()
     asyncio.run(worker.main(settings))
 
 
 @app.command()
 def migrate() -> None:
     """Bring the database to this version's schema. Safe to repeat, and to run from several places at once."""
-    settings = _settings()
+    settings = checked_settings()
     from db.migrate import upgrade
 
-    with _unreachable_explained(settings):
+    with unreachable_explained(settings):
         applied = upgrade(settings.database_url.get_secret_value())
     typer.echo("\n".join(f"Applied {revision}" for revision in applied) or "The schema is up to date.")
 
@@ -104,10 +109,11 @@ def migrate() -> None:
 @app.command()
 def setup_temporal() -> None:
     """Create the search attributes and the Schedule of the sweep in Temporal. Safe to repeat; workers do it as well."""
-    settings = _settings()
+    settings = checked_settings()
     import worker
 
-    with _unreachable_explained(settings):
+    _speaks_to_temporal()
+    with unreachable_explained(settings):
         created = asyncio.run(worker.setup_temporal(settings))
     typer.echo("\n".join(f"Created {thing}" for thing in created) or "Temporal has everything it needs.")
 
@@ -120,10 +126,11 @@ def sweep(
 
     The same happens on a Schedule every few minutes. Exits with 1 where a repair failed.
     """
-    settings = _settings()
+    settings = checked_settings()
     import worker
 
-    with _unreachable_explained(settings):
+    _speaks_to_temporal()
+    with unreachable_explained(settings):
         report = asyncio.run(worker.sweep(settings))
     if as_json:
         typer.echo(report.model_dump_json())
@@ -148,40 +155,13 @@ def show_settings() -> None:
             typer.echo(f"    Now: {setting.value}")
     for variable in unknown_variables():
         typer.echo(f"{variable} is set, but is no setting: misspelt?", err=True)
-    _settings()
+    checked_settings()
 
 
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except SettingsError as error:
-        _fail(f"{error}\nRun justiam settings for the meaning of each, or justiam dev for a service that needs none.")
+def _speaks_to_temporal() -> None:
+    """Have the process wait a moment before it ends.
 
-
-@contextmanager
-def _unreachable_explained(settings: Settings) -> Iterator[None]:
-    """Turn the failures an operator can mend into one line."""
-    import psycopg
-    from psycopg_pool import PoolTimeout
-    from sqlalchemy.exc import OperationalError
-    from temporalio.service import RPCError
-
-    # The pool would log each of its attempts beside what is said below.
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
-    try:
-        yield
-    except (psycopg.Error, PoolTimeout, OperationalError) as error:
-        cause = error.orig if isinstance(error, OperationalError) else error
-        _fail(f"PostgreSQL, as JUSTIAM_DATABASE_URL names it: {_first_line(cause)}")
-    except (RPCError, RuntimeError) as error:
-        # RuntimeError is what Temporal's client raises where it cannot connect.
-        _fail(f"Temporal at {settings.temporal_address}, as JUSTIAM_TEMPORAL_ADDRESS names it: {_first_line(error)}")
-
-
-def _first_line(error: BaseException | None) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(1)
+    Temporal's client answers from a thread of its own. Python aborts (SIGABRT instead of the exit code) where that
+    thread still holds the interpreter when it is torn down, which was seen in one of ten runs on a busy machine.
+    """
+    atexit.register(time.sleep, _LAST_ANSWER_SECS)

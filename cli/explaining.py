@@ -1,0 +1,50 @@
+"""What an operator can mend, said in one line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+
+from settings import Settings, SettingsError, load_settings
+
+
+def checked_settings() -> Settings:
+    """The settings, or the end of the command with every variable that is missing or wrong."""
+    try:
+        return load_settings()
+    except SettingsError as error:
+        fail(f"{error}\nRun justiam settings for the meaning of each, or justiam dev for a service that needs none.")
+
+
+@contextmanager
+def unreachable_explained(settings: Settings) -> Iterator[None]:
+    """Turn the failures an operator can mend into one line."""
+    import psycopg
+    from psycopg_pool import PoolTimeout
+    from sqlalchemy.exc import OperationalError
+    from temporalio.service import RPCError
+
+    # The pool would log each of its attempts beside what is said below.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    try:
+        yield
+    except (psycopg.Error, PoolTimeout, OperationalError) as error:
+        cause = error.orig if isinstance(error, OperationalError) else error
+        fail(f"PostgreSQL, as JUSTIAM_DATABASE_URL names it: {_first_line(cause)}")
+    except (RPCError, RuntimeError) as error:
+        # RuntimeError is what Temporal's client raises where it cannot connect.
+        fail(f"Temporal at {settings.temporal_address}, as JUSTIAM_TEMPORAL_ADDRESS names it: {_first_line(error)}")
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with `message`."""
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+def _first_line(error: BaseException | None) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
