@@ -7,10 +7,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from db import applications, groups, templates, tokens, users
+from db.administrators import ADMINISTRATORS, OPERATOR
 from db.database import Database
 from db.paging import Position
-from domain.actors import Permission
-from domain.deciding import Person
 from domain.directory import ApplicationValues, GroupValues, MappingValues, UserValues
 from domain.templates import TemplateValues
 
@@ -22,20 +21,10 @@ _PEOPLE: Final = {
     "erin": "Erin Takahashi",
 }
 _GROUPS: Final = {
-    "administrators": (GroupValues(name="administrators", permissions=list(Permission)), ["admin"]),
+    ADMINISTRATORS.name: (ADMINISTRATORS, ["admin"]),
     "dba_team": (GroupValues(name="dba_team", description="Runs the databases."), ["bob", "carol"]),
     "engineering_managers": (GroupValues(name="engineering_managers", description="Decides what waits."), ["erin"]),
 }
-_OPERATOR: Final = Person(
-    id=UUID(int=0),
-    email="system:operator",
-    name="",
-    active=True,
-    principal_id=UUID(int=0),
-    group_ids=frozenset(),
-    permissions=frozenset(Permission),
-)
-"""Whoever runs the programs may give every permission."""
 
 
 def load(database_url: str, known: dict[str, Any]) -> dict[str, Any]:
@@ -81,11 +70,11 @@ async def _person(db: Database, who: str, name: str) -> UUID:
 
 async def _group(db: Database, name: str, people: dict[str, UUID]) -> UUID:
     values, members = _GROUPS[name]
-    group_id = await _find(db, "groups", "name", name) or (await groups.create(db, _OPERATOR, values)).id
+    group_id = await _find(db, "groups", "name", name) or (await groups.create(db, OPERATOR, values)).id
     # An empty group was made by a start that was interrupted here.
     if not (await groups.list_members(db, group_id, Position(1))).items:
         for who in members:
-            await groups.add_member(db, _OPERATOR, group_id, people[who])
+            await groups.add_member(db, OPERATOR, group_id, people[who])
     return group_id
 
 

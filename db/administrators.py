@@ -1,0 +1,43 @@
+"""How the first administrator comes about, whom nobody who is signed in could make."""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+from db import groups, people, users
+from db.database import Database
+from domain.actors import Permission, SystemActor
+from domain.deciding import Person
+from domain.directory import GroupValues, UserValues
+
+ADMINISTRATORS: Final = GroupValues(
+    name="administrators", description="Hold every permission.", permissions=list(Permission)
+)
+
+OPERATOR: Final = Person(
+    id=UUID(int=0),
+    email=SystemActor.OPERATOR,
+    name="",
+    active=True,
+    principal_id=UUID(int=0),
+    group_ids=frozenset(),
+    permissions=frozenset(Permission),
+)
+"""Whoever runs the service's programs: may give every permission."""
+
+
+async def make_administrator(db: Database, values: UserValues) -> UUID:
+    """Put somebody into the group `administrators`; make the account and the group where they are missing.
+
+    Returns:
+        The id of the user. An account that exists keeps its name.
+    """
+    async with db.connection() as connection:
+        person = await people.find(connection, values.email)
+        rows = await connection.execute("SELECT id FROM groups WHERE lower(name) = %s", [ADMINISTRATORS.name])
+        group = await rows.fetchone()
+    user_id = person.id if person else (await users.create(db, values)).id
+    group_id = group["id"] if group else (await groups.create(db, OPERATOR, ADMINISTRATORS)).id
+    await groups.add_member(db, OPERATOR, group_id, user_id)
+    return user_id
