@@ -117,8 +117,16 @@ class PostgresServer(Program):
                 "install it (package util-linux) or run this as an ordinary user"
             )
         uid, gid = self._account()
-        capabilities = [f"--inh-caps={_REACH_FILES_OF_ROOT}", f"--ambient-caps={_REACH_FILES_OF_ROOT}"]
-        return [*launcher, f"--reuid={uid}", f"--regid={gid}", "--clear-groups", *capabilities]
+        return [
+            *launcher,
+            f"--reuid={uid}",
+            f"--regid={gid}",
+            "--clear-groups",
+            f"--inh-caps={_REACH_FILES_OF_ROOT}",
+            f"--ambient-caps={_REACH_FILES_OF_ROOT}",
+            # Without it the kernel leaves that right out of account when a program asks with access(2), as initdb does.
+            "--securebits=+no_setuid_fixup",
+        ]
 
     def _account(self) -> tuple[int, int]:
         if self._data.exists():

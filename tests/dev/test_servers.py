@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import psutil
 import psycopg
 import pytest
 
-from cli.dev import DevStackError, PostgresServer, TemporalDevServer
+from cli.dev import DevStackError, PostgresServer, TemporalDevServer, postgres
 
 
 def test_postgres_keeps_its_data_and_its_password(tmp_path: Path) -> None:
@@ -37,6 +38,18 @@ def test_postgres_lets_nobody_in_without_the_password(tmp_path: Path) -> None:
         listening = [c.laddr for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
         assert listening == [("127.0.0.1", server.port)]
         assert not any(c.laddr for c in process.net_connections("unix"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has directories that it alone may enter")
+def test_postgres_of_root_runs_where_only_root_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    installed = postgres._binary("postgres").parents[1]
+    shutil.copytree(installed, closed / "pginstall", symlinks=True)
+    monkeypatch.setattr(postgres, "_binary", lambda name: closed / "pginstall" / "bin" / name)
+    with PostgresServer(closed / "pg", durable=False) as server:
+        assert psutil.Process(_pid(server)).uids().effective != 0
+        assert server.is_healthy()
 
 
 def test_postgres_starts_again_after_it_was_killed(tmp_path: Path) -> None:
