@@ -6,7 +6,7 @@ Everything that goes wrong is answered in this form, whatever the client sent: `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 from urllib.parse import quote
 
@@ -29,6 +29,7 @@ _RETRY_AFTER_SECS: Final = "2"
 _MOST_ERRORS: Final = 50
 """A body can be wrong in more places than anybody reads; the answer must not grow with it."""
 _LONGEST_FIELD: Final = 200
+_SUMMARISED_ERRORS: Final = 3
 
 _KINDS: Final[dict[str, tuple[int, str, str]]] = {
     "unauthenticated": (401, "Authentication is required", "The token is unknown, expired or revoked."),
@@ -101,10 +102,7 @@ def problem(
         instance=instance,
         errors=None
         if errors is None
-        else [
-            FieldError(field=_printable(field)[:_LONGEST_FIELD], message=_printable(message))
-            for field, message in list(errors)[:_MOST_ERRORS]
-        ],
+        else [FieldError(field=field, message=_printable(message)) for field, message in errors],
     )
 
 
@@ -166,12 +164,13 @@ async def _access_error(request: Request, raised: Exception) -> Response:
     if code == AccessError.code:
         _log.error("refused without a code", path=request.scope["path"], detail=error.detail)
         return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
-    errors = error.errors if isinstance(error, Invalid) else None
-    return answer(problem(code, error.detail, instance=_instance(request), errors=errors))
+    if isinstance(error, Invalid):
+        return _invalid(request, error.errors)
+    return answer(problem(code, error.detail, instance=_instance(request)))
 
 
 async def _validation_error(request: Request, raised: Exception) -> Response:
-    errors = [_field_error(error) for error in cast("RequestValidationError", raised).errors()[:_MOST_ERRORS]]
+    errors = [_field_error(error) for error in cast("RequestValidationError", raised).errors()]
     return _invalid(request, errors)
 
 
@@ -201,9 +200,12 @@ async def _internal_error(request: Request, _: Exception) -> Response:
     return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
 
 
-def _invalid(request: Request, errors: list[tuple[str, str]]) -> Response:
-    error = Invalid(*errors)
-    return answer(problem(error.code, error.detail, instance=_instance(request), errors=error.errors))
+def _invalid(request: Request, errors: Sequence[tuple[str, str]]) -> Response:
+    kept = [(_printable(field)[:_LONGEST_FIELD] or "body", message) for field, message in errors[:_MOST_ERRORS]]
+    detail = Invalid(*kept[:_SUMMARISED_ERRORS]).detail
+    if len(errors) > _SUMMARISED_ERRORS:
+        detail += f"; and {len(errors) - _SUMMARISED_ERRORS} more"
+    return answer(problem(Invalid.code, detail, instance=_instance(request), errors=kept))
 
 
 def _field_error(error: dict[str, Any]) -> tuple[str, str]:

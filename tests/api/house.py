@@ -1,0 +1,175 @@
+"""The service over HTTP on a database of its own, and short ways to fill it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+from fastapi import FastAPI
+
+from api.app import create_app
+from db import administrators, applications, groups, templates, tokens, transitions, users
+from db.administrators import OPERATOR
+from db.applications import ApplicationView, MappingView
+from db.database import Database
+from db.groups import GroupView
+from db.templates import TemplateView
+from domain.actors import Permission
+from domain.directory import ApplicationValues, GroupValues, MappingValues, UserValues
+from domain.proofs import ProofKey
+from domain.states import Action
+from domain.templates import TemplateValues
+from domain.transitions import Channel, Transition
+from settings import Settings
+
+SECRET = "a secret that is long enough for a test"
+MAX_BODY_BYTES = 65_536
+LONGEST_MINS = 43_200
+
+
+def settings(database_url: str) -> Settings:
+    # Nobody listens on that port: what the API does must not depend on whether Temporal can be reached.
+    return Settings.model_validate(
+        {
+            "database_url": database_url,
+            "secret_key": SECRET,
+            "temporal_address": "127.0.0.1:1",
+            "max_body_bytes": MAX_BODY_BYTES,
+            "max_duration_mins": LONGEST_MINS,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Somebody:
+    """An account with a token."""
+
+    id: UUID
+    email: str
+    token: str
+
+
+@dataclass(frozen=True)
+class House:
+    """The running application, with one administrator in it."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    admin: Somebody
+
+    @property
+    def db(self) -> Database:
+        database: Database = self.app.state.database
+        return database
+
+    async def call(self, method: str, path: str, by: Somebody | None = None, **request: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {by.token}"} if by else {}
+        return await self.client.request(
+            method, f"/api/v1{path}", headers={**headers, **request.pop("headers", {})}, **request
+        )
+
+    async def person(self, name: str, *permissions: Permission, owner: Somebody | None = None) -> Somebody:
+        """Somebody with these permissions, through a group of their own."""
+        email = f"{name}@example.com"
+        values = UserValues(email=email, name=name.title(), owner_id=owner.id if owner else None)
+        user = await users.create(self.db, values)
+        if permissions:
+            await self.group(f"permissions of {name}", user.id, permissions=list(permissions))
+        return await _with_token(self.db, user.id, email)
+
+    async def group(
+        self, name: str, *members: Somebody | UUID, permissions: list[Permission] | None = None
+    ) -> GroupView:
+        group = await groups.create(self.db, OPERATOR, GroupValues(name=name, permissions=permissions or []))
+        for member in members:
+            user_id = member.id if isinstance(member, Somebody) else member
+            await groups.add_member(self.db, OPERATOR, group.id, user_id)
+        return group
+
+    async def application(self, name: str = "Internal DB") -> ApplicationView:
+        return await applications.create_application(self.db, ApplicationValues(name=name))
+
+    async def mapping(self, app_id: UUID, name: str = "DB read-only role") -> MappingView:
+        values = MappingValues(app_id=app_id, name=name, claim="roles", value="db_readonly")
+        return await applications.create_mapping(self.db, values)
+
+    async def template(self, **values: Any) -> TemplateView:
+        """A template, for an application of its own unless one is named."""
+        if "app_id" not in values:
+            values["app_id"] = (await self.application(f"application {uuid4()}")).id
+        checked = TemplateValues.model_validate({"name": "Database read-only access", **values})
+        return await templates.create(self.db, checked, longest_mins=LONGEST_MINS)
+
+    async def request(self, template: TemplateView, by: Somebody) -> UUID:
+        """A pending request."""
+        sent = {"template_id": str(template.id), "requested_duration_mins": 60, "justification": "an incident"}
+        answer = await self.call("POST", "/access-requests", by, json=sent)
+        assert answer.status_code == 201, answer.text
+        return UUID(answer.json()["id"])
+
+    async def decide(self, request_id: UUID, action: Action, by: Somebody, *, at: datetime | None = None) -> None:
+        """What the workflow does with a decision."""
+        at = at or datetime.now(UTC)
+        key = ProofKey(SECRET)
+        transition = Transition(
+            request_id=request_id,
+            action=action,
+            channel=Channel.UPDATE,
+            at=at,
+            key=str(uuid4()),
+            proof=key.mint(request_id, action, by.id, jti=str(uuid4()), now=at),
+        )
+        outcome = await transitions.apply(self.db, key, transition, trust_claimed_actors=False)
+        assert outcome.refusal is None, outcome.detail
+
+    async def approve_long_ago(self, request_id: UUID, by: Somebody) -> None:
+        """A grant whose time is up and whose workflow has not noticed."""
+        await self.decide(request_id, Action.APPROVE, by, at=datetime.now(UTC) - timedelta(days=1))
+
+    async def attended(self, *request_ids: UUID) -> None:
+        """What the workflows do when they have looked at their requests."""
+        async with self.db.connection() as connection:
+            await connection.execute(
+                "UPDATE access_requests SET attention_at = NULL WHERE id = ANY(%s)", [list(request_ids)]
+            )
+
+    async def marked(self) -> set[UUID]:
+        """The requests whose workflows have to look again."""
+        async with self.db.connection() as connection:
+            rows = await connection.execute("SELECT id FROM access_requests WHERE attention_at IS NOT NULL")
+            return {row["id"] for row in await rows.fetchall()}
+
+
+@asynccontextmanager
+async def open_house(database_url: str) -> AsyncIterator[House]:
+    """The application on an empty database."""
+    app = create_app(settings(database_url))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://service.test") as client,
+    ):
+        values = UserValues(email="root@example.com", name="Root")
+        user_id = await administrators.make_administrator(app.state.database, values)
+        yield House(app, client, await _with_token(app.state.database, user_id, values.email))
+
+
+async def _with_token(db: Database, user_id: UUID, email: str) -> Somebody:
+    return Somebody(user_id, email, (await tokens.create_token(db, user_id, "test", timedelta(days=1))).token)
+
+
+@asynccontextmanager
+async def open_without_database() -> AsyncIterator[httpx.AsyncClient]:
+    """The application, whose database nobody can reach."""
+    app = create_app(settings("postgresql://nobody@127.0.0.1:1/justiam"))
+    # Not the ten seconds that a caller would wait for a connection.
+    async with app.router.lifespan_context(app):
+        app.state.database._pool.timeout = 0.5
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service.test") as client:
+            yield client

@@ -1,0 +1,120 @@
+"""The OpenAPI document is complete, and /docs needs nothing but this server."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from api.documentation import DESCRIPTION
+from tests.api.house import House
+from tests.api.test_adversarial import OPENAPI, ROUTES
+
+OPERATIONS = pytest.mark.parametrize(
+    "operation", [operation for _, _, operation in ROUTES], ids=[f"{method} {path}" for method, path, _ in ROUTES]
+)
+SPECIFIED = [
+    "GET /access-request-templates",
+    "GET /access-request-templates/{template_id}",
+    "POST /access-request-templates",
+    "PUT /access-request-templates/{template_id}",
+    "DELETE /access-request-templates/{template_id}",
+    "GET /access-requests",
+    "POST /access-requests",
+    "GET /access-requests/pending",
+    "GET /access-requests/all",
+    "GET /access-requests/{request_id}",
+    "POST /access-requests/{request_id}/approve",
+    "POST /access-requests/{request_id}/deny",
+    "POST /access-requests/{request_id}/revoke",
+    "GET /access-requests/{request_id}/messages",
+    "POST /access-requests/{request_id}/messages",
+]
+
+
+class TestOpenApi:
+    @OPERATIONS
+    def test_says_what_each_route_does(self, operation: dict[str, Any]) -> None:
+        assert operation["summary"]
+        assert operation["description"]
+        assert len(operation["tags"]) == 1
+        assert operation["security"] == [{"token": []}]
+
+    @OPERATIONS
+    def test_types_each_body_and_each_answer(self, operation: dict[str, Any]) -> None:
+        if "requestBody" in operation:
+            assert operation["requestBody"]["content"]["application/json"]["schema"]
+        succeeding = {status: answer for status, answer in operation["responses"].items() if status.startswith("2")}
+        assert succeeding
+        for status, answer in succeeding.items():
+            if status != "204":
+                assert answer["content"]["application/json"]["schema"]
+
+    @OPERATIONS
+    def test_documents_each_refusal_with_an_example(self, operation: dict[str, Any]) -> None:
+        failing = {status: answer for status, answer in operation["responses"].items() if status[0] in "45"}
+        assert {"401", "422", "503"} <= failing.keys()
+        for status, answer in failing.items():
+            content = answer["content"]
+            assert list(content) == ["application/problem+json"], "nothing but problem documents"
+            assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+            for code, example in content["application/problem+json"]["examples"].items():
+                assert example["value"]["code"] == code
+                assert str(example["value"]["status"]) == status
+
+    @OPERATIONS
+    def test_describes_each_field_of_a_body_and_gives_an_example(self, operation: dict[str, Any]) -> None:
+        for name in re.findall(r"#/components/schemas/(\w+)", str(operation.get("requestBody"))):
+            schema = OPENAPI["components"]["schemas"][name]
+            for field, described in schema["properties"].items():
+                assert described.get("description"), f"{name}.{field}"
+            assert schema.get("examples") or any("examples" in field for field in schema["properties"].values())
+
+    @OPERATIONS
+    def test_describes_each_parameter_of_a_query(self, operation: dict[str, Any]) -> None:
+        for parameter in operation.get("parameters", []):
+            assert parameter["in"] == "path" or parameter["description"], parameter["name"]
+
+    def test_refers_to_nothing_that_is_missing(self) -> None:
+        for name in re.findall(r"#/components/schemas/([\w-]+)", str(OPENAPI)):
+            assert name in OPENAPI["components"]["schemas"]
+        assert "HTTPValidationError" not in OPENAPI["components"]["schemas"]
+
+    def test_names_operations_tidily(self) -> None:
+        names = [operation["operationId"] for _, _, operation in ROUTES]
+        assert len(set(names)) == len(names)
+        assert all(re.fullmatch(r"[a-z_]+", name) for name in names)
+
+    def test_explains_each_tag_that_is_used(self) -> None:
+        explained = {tag["name"] for tag in OPENAPI["tags"] if tag["description"]}
+        assert {operation["tags"][0] for _, _, operation in ROUTES} == explained
+
+    @pytest.mark.parametrize("route", SPECIFIED)
+    def test_has_every_route_of_the_specification(self, route: str) -> None:
+        assert route in {f"{method} {path}" for method, path, _ in ROUTES}
+
+    def test_the_tour_leads_to_operations_that_exist(self) -> None:
+        there = {(operation["tags"][0].replace(" ", "%20"), operation["operationId"]) for _, _, operation in ROUTES}
+        led_to = re.findall(r"\(#/([^/]+)/(\w+)\)", DESCRIPTION)
+        assert len(led_to) >= 7
+        assert set(led_to) <= there
+
+
+class TestDocs:
+    async def test_needs_nothing_but_this_server(self, standing_house: House) -> None:
+        page = await standing_house.client.get("/docs")
+        assert page.status_code == 200
+        assert "https://" not in page.text
+        policy = page.headers["content-security-policy"]
+        assert "script-src 'self';" in policy
+        assert "<script>" not in page.text, "the policy would refuse it"
+        sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert len(sources) == 4
+        for source in sources:
+            assert (await standing_house.client.get(source)).status_code == 200, source
+
+    async def test_the_start_script_points_to_the_document(self, standing_house: House) -> None:
+        script = (await standing_house.client.get("/docs/start.js")).text
+        assert 'url: "/openapi.json"' in script
+        assert (await standing_house.client.get("/openapi.json")).json() == OPENAPI
