@@ -62,8 +62,9 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	"$$python" -m venv --clear $(VENV)
 	@echo "==> $(VENV): installing the locked dependencies"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt \
-		|| $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --require-hashes -r requirements/dev.txt || { \
+		echo "==> $(VENV): uv could not; pip does it, in about a minute"; \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt; }
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
 		--config-settings editable_mode=compat -e .
 	@touch $(STAMP)
