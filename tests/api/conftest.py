@@ -9,11 +9,13 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from fastapi import FastAPI
 from psycopg import sql
 
+from api.app import create_app
 from cli.dev import PostgresServer
 from db import migrate
-from tests.api.house import House, open_house
+from tests.api.house import House, open_house, settings
 
 _MIGRATED = "migrated"
 
@@ -45,7 +47,8 @@ def new_database(postgres: Callable[[str], str]) -> Callable[[], AbstractContext
     @contextmanager
     def make() -> Iterator[str]:
         name = f"test_{uuid4().hex}"
-        execute("CREATE DATABASE {} TEMPLATE {}", name, migrated)
+        # Six times as fast as the default, for a database this small.
+        execute("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", name, migrated)
         try:
             yield postgres(name)
         finally:
@@ -54,11 +57,17 @@ def new_database(postgres: Callable[[str], str]) -> Callable[[], AbstractContext
     return make
 
 
+@pytest.fixture(scope="session")
+def application(postgres: Callable[[str], str]) -> FastAPI:
+    """One application for all tests: making it takes longer than most of them."""
+    return create_app(settings(postgres("postgres")))
+
+
 @pytest.fixture
-async def house(new_database: Callable[[], AbstractContextManager[str]]) -> AsyncIterator[House]:
+async def house(new_database: Callable[[], AbstractContextManager[str]], application: FastAPI) -> AsyncIterator[House]:
     """The service on a database of this test's own."""
     with new_database() as url:
-        async with open_house(url) as house:
+        async with open_house(url, application) as house:
             yield house
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ import httpx
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.orchestrator import Orchestrator
 from db import administrators, applications, groups, templates, tokens, transitions, users
 from db.administrators import OPERATOR
 from db.applications import ApplicationView, MappingView
@@ -146,14 +147,23 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(database_url: str) -> AsyncIterator[House]:
-    """The application on an empty database."""
-    app = create_app(settings(database_url))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://service.test") as client,
-    ):
+async def open_house(database_url: str, app: FastAPI | None = None) -> AsyncIterator[House]:
+    """The application on an empty database.
+
+    Args:
+        database_url: the database, with this version's schema.
+        app: an application that nobody else uses meanwhile; made, and run as a server runs it, where none is given.
+    """
+    async with AsyncExitStack() as stack:
+        if app is None:
+            app = create_app(settings(database_url))
+            await stack.enter_async_context(app.router.lifespan_context(app))
+        else:
+            app.state.database = await stack.enter_async_context(Database(database_url))
+            app.state.orchestrator = await stack.enter_async_context(Orchestrator(settings(database_url)))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        client = httpx.AsyncClient(transport=transport, base_url="http://service.test")
+        await stack.enter_async_context(client)
         values = UserValues(email="root@example.com", name="Root")
         user_id = await administrators.make_administrator(app.state.database, values)
         yield House(app, client, await _with_token(app.state.database, user_id, values.email))

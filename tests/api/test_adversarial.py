@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from api.app import create_app
 from tests.api.house import MAX_BODY_BYTES, House, open_without_database, settings
+from tests.api.problem import check_problem
 
 OPENAPI = create_app(settings("postgresql://nowhere/justiam")).openapi()
 ROUTES = [
@@ -33,24 +33,6 @@ def _filled(path: str, value: str | None = None) -> str:
     """`path` with something in place of its parameters."""
     parts = [(value or str(uuid4())) if part.startswith("{") else part for part in path.split("/")]
     return "/".join(parts)
-
-
-def check_problem(answer: httpx.Response, status: int | set[int], code: str | None = None) -> dict[str, Any]:
-    """Hold an answer to RFC 9457 and to the code that is expected."""
-    statuses = status if isinstance(status, set) else {status}
-    assert answer.status_code in statuses, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem: dict[str, Any] = answer.json()
-    assert problem["status"] == answer.status_code
-    assert problem["type"].endswith(problem["code"])
-    assert problem["title"]
-    assert problem["detail"]
-    if code is not None:
-        assert problem["code"] == code, problem
-    if answer.status_code == 422:
-        assert problem["errors"]
-        assert all(error["field"] and error["message"] for error in problem["errors"])
-    return problem
 
 
 EVERY_ROUTE = _each(ROUTES)
