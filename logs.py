@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any, Literal
 
 import structlog
@@ -19,7 +20,7 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
     last: list[Any] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if style == "json"
-        else [structlog.dev.ConsoleRenderer()]
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -30,7 +31,7 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _without_colour],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
@@ -40,3 +41,9 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
     # Every poll and statement of the libraries is of no interest to anybody who asked for less than debug.
     for name in ("httpx", "httpcore", "psycopg.pool"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _without_colour(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    # uvicorn's second copy of each message.
+    event.pop("color_message", None)
+    return event

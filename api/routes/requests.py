@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4, uuid5
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
@@ -71,9 +71,7 @@ class ProofRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"action": "approve"}]})
 
-    action: Annotated[Action, Field(json_schema_extra={"enum": ["approve", "deny", "revoke"]})] = Field(
-        description="`approve`, `deny` or `revoke`."
-    )
+    action: Literal[Action.APPROVE, Action.DENY, Action.REVOKE] = Field(description="What people may ask for.")
 
 
 class SignalProof(BaseModel):
@@ -90,7 +88,7 @@ class SignalProof(BaseModel):
 class _Call:
     """One decision as it was sent."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the parts of the HTTP request, which FastAPI hands over
         self,
         db: Db,
         temporal: Temporal,
