@@ -62,6 +62,7 @@ class House:
     app: FastAPI
     client: httpx.AsyncClient
     admin: Somebody
+    url: str
 
     @property
     def db(self) -> Database:
@@ -166,7 +167,7 @@ async def open_house(database_url: str, app: FastAPI | None = None) -> AsyncIter
         await stack.enter_async_context(client)
         values = UserValues(email="root@example.com", name="Root")
         user_id = await administrators.make_administrator(app.state.database, values)
-        yield House(app, client, await _with_token(app.state.database, user_id, values.email))
+        yield House(app, client, await _with_token(app.state.database, user_id, values.email), database_url)
 
 
 async def _with_token(db: Database, user_id: UUID, email: str) -> Somebody:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from api.app import create_app
+from db.database import Database
 from tests.api.house import MAX_BODY_BYTES, House, open_without_database, settings
 from tests.api.problem import check_problem
 
@@ -293,6 +295,25 @@ class TestFailures:
         assert "hunter2" not in answer.text
         assert "ZeroDivision" not in answer.text
         assert problem["instance"] == "/api/v1/groups"
+
+    async def test_no_call_holds_a_connection_while_it_waits_for_another(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dana = await house.person("dana")
+        template = await house.template()
+        sent = {"template_id": str(template.id), "requested_duration_mins": 60, "justification": "an incident"}
+        user = {"email": dana.email, "name": "Dana", "active": False}
+        async with Database(house.url, max_connections=1) as narrow:
+            monkeypatch.setattr(house.app.state, "database", narrow)
+            answers = await asyncio.gather(
+                *(house.call("GET", path.partition("{")[0].rstrip("/"), house.admin) for _, path, _ in ROUTES),
+                *(house.call("POST", "/groups", house.admin, json={"name": f"group {number}"}) for number in range(5)),
+                *(house.call("POST", "/api-tokens", dana, json={"name": "laptop"}) for _ in range(5)),
+                *(house.call("POST", "/access-requests", dana, json=sent) for _ in range(5)),
+            )
+            answers.append(await house.call("PUT", f"/users/{dana.id}", house.admin, json=user))
+        statuses = {answer.status_code for answer in answers}
+        assert statuses == {200, 201, 409}
 
     async def test_no_answer_is_kept_by_caches(self, standing_house: House) -> None:
         for answer in (
