@@ -25,7 +25,7 @@ Reading = Annotated[database.Connection, Depends(_connection, scope="function")]
 """A connection on which every statement is its own transaction."""
 
 
-def _position(
+async def _position(
     limit: Annotated[int, Query(ge=1, le=LARGEST_LIMIT, description="Items on a page.")] = DEFAULT_LIMIT,
     cursor: Annotated[
         str | None, Query(max_length=200, description="`next_cursor` of the page before; leave out to start.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4, uuid5
@@ -11,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from activities.processes import Head
 from api.authentication import Caller, RequestsManager
+from api.orchestrator import Orchestrator
 from api.problems import refusals
 from api.reading import Paging, Reading
 from api.resources import AppSettings, Db, Temporal
 from db import requests, submission, transitions
-from db.database import Connection
+from db.database import Connection, Database
 from db.paging import Page
 from db.requests import MessageView, RequestView, TimelineView
 from domain import deciding
@@ -85,26 +87,17 @@ class SignalProof(BaseModel):
     input: Decision = Field(description="The signal's argument, ready to send; add a comment if you like.")
 
 
+@dataclass(frozen=True)
 class _Call:
     """One decision as it was sent."""
 
-    def __init__(  # noqa: PLR0917 - the parts of the HTTP request, which FastAPI hands over
-        self,
-        db: Db,
-        temporal: Temporal,
-        caller: Caller,
-        response: Response,
-        sent: Annotated[Comment | None, Body()] = None,
-        idempotency_key: IdempotencyKey = None,
-        prefer: Prefer = None,
-    ) -> None:
-        self.db = db
-        self.temporal = temporal
-        self.caller = caller
-        self.response = response
-        self.comment = sent.comment if sent else ""
-        self.idempotency_key = idempotency_key
-        self.is_async = "respond-async" in {token.strip().lower() for token in (prefer or "").split(",")}
+    db: Database
+    temporal: Orchestrator
+    caller: Person
+    response: Response
+    comment: str
+    idempotency_key: str | None
+    is_async: bool
 
     def id_of(self, request_id: UUID, action: Action) -> str:
         """What the decision is known by: its own, or the same for everything with this caller's key."""
@@ -113,7 +106,27 @@ class _Call:
         return str(uuid5(request_id, f"{action}:{self.caller.id}:{self.idempotency_key}"))
 
 
-Call = Annotated[_Call, Depends()]
+async def _call(  # noqa: PLR0917 - the parts of the HTTP request, which FastAPI hands over
+    db: Db,
+    temporal: Temporal,
+    caller: Caller,
+    response: Response,
+    sent: Annotated[Comment | None, Body()] = None,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> _Call:
+    return _Call(
+        db=db,
+        temporal=temporal,
+        caller=caller,
+        response=response,
+        comment=sent.comment if sent else "",
+        idempotency_key=idempotency_key,
+        is_async="respond-async" in {token.strip().lower() for token in (prefer or "").split(",")},
+    )
+
+
+Call = Annotated[_Call, Depends(_call)]
 """A decision, from the parts of the HTTP request."""
 
 
