@@ -1,0 +1,130 @@
+"""The servers of a test session: one PostgreSQL, one time-skipping Temporal, one Temporal dev server.
+
+Each is started by the first test that asks for it. Tests are kept apart by databases, copied from a migrated one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+
+from cli.dev import PostgresServer
+from db import migrate
+from db.database import Database
+from tests.record import Record
+from tests.servers import TestingTemporal
+from workflows import names
+
+Databases = Callable[[], AbstractContextManager[str]]
+
+_TEST_SERVER: Final = Path(sys.executable).parent / "temporal-test-server"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """Where a database of the session's PostgreSQL is, by name."""
+    given = os.environ.get("JUSTIAM_TEST_DATABASE_URL")
+    if given is not None:
+        yield lambda name: given.rpartition("/")[0] + "/" + name
+        return
+    with PostgresServer(tmp_path_factory.mktemp("postgres"), durable=False) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: Callable[[str], str]) -> Iterator[Databases]:
+    """Makes a database with this version's schema, and drops it.
+
+    A database for each test or module: the timeline cannot be emptied, by a trigger, and some tests let the service
+    commit in several processes, so that nothing could be rolled back.
+    """
+    maintenance = postgres("postgres")
+    migrated = f"migrated_{uuid4().hex}"
+
+    def execute(statement: str, *identifiers: str) -> None:
+        with psycopg.connect(maintenance, autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, identifiers)))
+
+    execute("CREATE DATABASE {}", migrated)
+    migrate.upgrade(postgres(migrated))
+
+    @contextmanager
+    def make() -> Iterator[str]:
+        name = f"test_{uuid4().hex}"
+        # Six times as fast as the default, for a database this small.
+        execute("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", name, migrated)
+        try:
+            yield postgres(name)
+        finally:
+            execute("DROP DATABASE {} WITH (FORCE)", name)
+
+    yield make
+    execute("DROP DATABASE {} WITH (FORCE)", migrated)
+
+
+@pytest.fixture
+def database_url(new_database: Databases) -> Iterator[str]:
+    """A database of this test's own."""
+    with new_database() as url:
+        yield url
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    """The record, on a database of this test's own."""
+    async with Database(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+def record(db: Database) -> Record:
+    """Makes what the record may hold."""
+    return Record(db)
+
+
+@pytest.fixture(scope="module")
+async def module_db(new_database: Databases) -> AsyncIterator[Database]:
+    """The record, on a database that the tests of a module share."""
+    with new_database() as url:
+        async with Database(url) as database:
+            yield database
+
+
+@pytest.fixture(scope="session")
+async def time_skipping() -> AsyncIterator[WorkflowEnvironment]:
+    """Temporal's test server, whose clock can be moved ahead. It never goes back: ask it for the time."""
+    environment = await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=str(_TEST_SERVER), data_converter=pydantic_data_converter
+    )
+    async with environment:
+        attributes = {key.name: int(key.indexed_value_type) for key in names.SEARCH_ATTRIBUTES}
+        await environment.client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(search_attributes=attributes)  # type: ignore[arg-type]
+        )
+        yield environment
+
+
+@pytest.fixture(scope="session")
+def temporal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestingTemporal]:
+    """A real Temporal server, in memory."""
+    with TestingTemporal(log_file=tmp_path_factory.mktemp("temporal") / "temporal.log", ui_port=None) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def temporal_client(temporal: TestingTemporal) -> Client:
+    """A client of the real server."""
+    return await Client.connect(temporal.address, data_converter=pydantic_data_converter)
