@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from domain.custom_fields import CustomField, refuse_ambiguous
 from domain.errors import Invalid
@@ -94,12 +94,12 @@ class TemplateValues(BaseModel):
         default=TriggerFailureMode.IGNORE, description="What a failure of that task means."
     )
 
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        if self.escalation_group_id is not None and self.escalation_group_id in self.approver_group_ids:
-            msg = "escalation_group_id must not be one of approver_group_ids: escalating would change nothing"
-            raise ValueError(msg)
-        return self
+    @field_validator("escalation_group_id")
+    @classmethod
+    def _another_group(cls, group_id: UUID | None, others: ValidationInfo) -> UUID | None:
+        if group_id is not None and group_id in others.data.get("approver_group_ids", []):
+            raise ValueError("must not be one of approver_group_ids: escalating would change nothing")
+        return group_id
 
 
 class GrantedMapping(BaseModel):

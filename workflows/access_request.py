@@ -247,7 +247,7 @@ class AccessRequestWorkflow:
             start_to_close_timeout=_ATTEMPT,
             retry_policy=_RETRY,
             local_retry_threshold=_RETRY_IN_PLACE,
-            summary=f"{action.value} by {actor or 'proof'}",
+            summary=f"{action.value} by {actor}" if actor else action.value,
         )
         self._adopt(outcome.state)
         return outcome
