@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,25 +16,18 @@ import worker
 from activities import setup
 from api.app import create_app
 from api.orchestrator import Orchestrator
-from cli.dev import TemporalDevServer
 from db.templates import TemplateView
 from domain.actors import Permission
 from tests.api.house import House, Somebody, open_house, settings
 from tests.api.problem import check_problem, fields
+from tests.conftest import Databases
+from tests.servers import TestingTemporal
 
 PATIENCE_SECS = 15.0
 
 
 @pytest.fixture(scope="module")
-def temporal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporalDevServer]:
-    with TemporalDevServer(log_file=tmp_path_factory.mktemp("temporal") / "log", ui_port=None) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-async def stack(
-    temporal: TemporalDevServer, new_database: Callable[[], AbstractContextManager[str]]
-) -> AsyncIterator[House]:
+async def stack(temporal: TestingTemporal, new_database: Databases) -> AsyncIterator[House]:
     with new_database() as url:
         chosen = settings(url).model_copy(update={"temporal_address": temporal.address})
         async with worker.connected(chosen, wait=False) as stores:
