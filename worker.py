@@ -19,10 +19,11 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 import logs
-from activities import processes, setup
+from activities import auditing, processes, setup
 from activities.processes import SweepActivities
 from activities.transitions import TransitionActivities
 from db.database import Database
+from domain.auditing import AuditReport
 from domain.proofs import ProofKey
 from domain.sweeping import SweepReport
 from settings import Settings
@@ -119,6 +120,17 @@ async def sweep(settings: Settings) -> SweepReport:
     """
     async with connected(settings, wait=False) as stores:
         return await processes.sweep(stores.db, stores.client, stores.proofs)
+
+
+async def audit(settings: Settings) -> AuditReport:
+    """Prove the invariants on both stores; reads only.
+
+    Raises:
+        RuntimeError: Temporal cannot be reached.
+        psycopg.Error: PostgreSQL cannot be reached.
+    """
+    async with connected(settings, wait=False) as stores:
+        return await auditing.audit(stores.db, stores.client)
 
 
 async def _connect(settings: Settings, *, wait: bool) -> Client:

@@ -189,13 +189,12 @@ async def sweep(
         RPCError: Temporal's list cannot be read. Repairs that fail are counted and left to the next sweep.
     """
     report = SweepReport()
-    running: dict[str, str | None] = {}
-    query = f"WorkflowType = '{names.ACCESS_REQUEST_WORKFLOW}' AND ExecutionStatus = 'Running'"
-    async for execution in client.list_workflows(query, page_size=_PAGE, rpc_timeout=_CALL):
-        running[execution.id] = execution.typed_search_attributes.get(names.STATUS)
-        report.running_workflows = len(running)
-        if len(running) % _PAGE == 0:
-            on_progress(report)
+
+    def listed(count: int) -> None:
+        report.running_workflows = count
+        on_progress(report)
+
+    running = await running_workflows(client, listed)
     last = UUID(int=0)
     while rows := await _open_rows(db, last):
         last = rows[-1]["id"]
@@ -206,6 +205,24 @@ async def sweep(
     await _each(list(running), lambda name: _reconcile(client, name), report, "reconciled")
     on_progress(report)
     return report
+
+
+async def running_workflows(
+    client: Client, on_progress: Callable[[int], None] = lambda _: None
+) -> dict[str, str | None]:
+    """The running workflows of requests by their id, each with its status attribute; read page by page.
+
+    Raises:
+        RPCError: Temporal's list cannot be read.
+    """
+    running: dict[str, str | None] = {}
+    query = f"WorkflowType = '{names.ACCESS_REQUEST_WORKFLOW}' AND ExecutionStatus = 'Running'"
+    async for execution in client.list_workflows(query, page_size=_PAGE, rpc_timeout=_CALL):
+        running[execution.id] = execution.typed_search_attributes.get(names.STATUS)
+        if len(running) % _PAGE == 0:
+            on_progress(len(running))
+    on_progress(len(running))
+    return running
 
 
 async def _open_rows(db: Database, after: UUID) -> list[dict[str, Any]]:

@@ -31,6 +31,10 @@ app = typer.Typer(
 app.add_typer(token.app, name="token")
 
 
+audits = typer.Typer(help="Prove that what the service promises holds.", no_args_is_help=True)
+app.add_typer(audits, name="audit")
+
+
 @app.command()
 def dev(
     data_dir: Annotated[
@@ -138,6 +142,36 @@ def sweep(
         for name, field in type(report).model_fields.items():
             typer.echo(f"{getattr(report, name):>8}  {field.description}")
     if report.failed:
+        raise typer.Exit(1)
+
+
+@audits.command("invariants")
+def audit_invariants(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False
+) -> None:
+    """Prove on both stores that nothing was lost or doubled; read only, at any time.
+
+    One ending for each closed request, a workflow for each open one, a temporary group for each grant and none
+    besides, a complete timeline. Names the requests for which something does not hold, and exits with 1.
+    """
+    settings = checked_settings()
+    import worker
+
+    _speaks_to_temporal()
+    with unreachable_explained(settings):
+        report = asyncio.run(worker.audit(settings))
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        typer.echo(
+            f"{report.requests} requests, {report.open_requests} open, {report.running_workflows} running workflows"
+        )
+        for invariant in report.invariants:
+            mark = f"{len(invariant.violations)} do not" if invariant.violations else "holds"
+            typer.echo(f"{mark:>8}  {invariant.meaning}")
+            for violation in invariant.violations:
+                typer.echo(f"          {violation.request_id} {violation.what}")
+    if not report.holds:
         raise typer.Exit(1)
 
 
