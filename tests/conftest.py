@@ -21,6 +21,7 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
+from activities import setup
 from cli.dev import PostgresServer
 from db import migrate
 from db.database import Database
@@ -126,5 +127,8 @@ def temporal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestingTempor
 
 @pytest.fixture(scope="session")
 async def temporal_client(temporal: TestingTemporal) -> Client:
-    """A client of the real server."""
-    return await Client.connect(temporal.address, data_converter=pydantic_data_converter)
+    """A client of the real server, which has the search attributes."""
+    client = await Client.connect(temporal.address, data_converter=pydantic_data_converter)
+    # Without the Schedule: the sweep runs where a test calls for it.
+    await setup._search_attributes(client)
+    return client
