@@ -7,98 +7,21 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Self
 
 import httpx
 import psutil
-import psycopg
 import pytest
 from temporalio.client import Client
 
-_JUSTIAM: Final = Path(sys.executable).parent / "justiam"
-_ANY_PORTS: Final = ("--port", "0", "--temporal-port", "0", "--temporal-ui-port", "0")
-_START_TIMEOUT_SECS: Final = 60.0
-_STOP_TIMEOUT_SECS: Final = 45.0
-
-
-class Dev:
-    """One `justiam dev` in a process of its own."""
-
-    def __init__(self, data_dir: Path, *options: str) -> None:
-        self.data_dir = data_dir
-        self._output = data_dir.with_suffix(".output")
-        self._options = [*_ANY_PORTS, *options]
-
-    def __enter__(self) -> Self:
-        self.start()
-        self.wait_for("JustIAM is ready")
-        return self
-
-    def start(self) -> None:
-        with self._output.open("w") as output:
-            self.process = subprocess.Popen(
-                [_JUSTIAM, "dev", "--data-dir", self.data_dir, *self._options], stdout=output, stderr=subprocess.STDOUT
-            )
-
-    def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(_STOP_TIMEOUT_SECS)
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text()
-
-    @property
-    def description(self) -> dict[str, Any]:
-        described: dict[str, Any] = json.loads((self.data_dir / "dev.json").read_text())
-        return described
-
-    def children(self) -> dict[str, psutil.Process]:
-        recorded = json.loads((self.data_dir / "children.json").read_text())["children"]
-        return {child["name"]: psutil.Process(child["pid"]) for child in recorded}
-
-    def wait_for(self, text: str, *, times: int = 1) -> None:
-        def said() -> bool:
-            assert self.process.poll() is None, self.output
-            return self.output.count(text) >= times
-
-        wait_until(said, _START_TIMEOUT_SECS)
-
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.description["database_url"], autocommit=True) as connection:
-            cursor = connection.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_until(condition: Callable[[], bool], timeout_secs: float) -> None:
-    deadline = time.monotonic() + timeout_secs
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def start_in_vain(data_dir: Path, *options: str) -> str:
-    """What it says when it cannot start."""
-    done = subprocess.run(
-        [_JUSTIAM, "dev", "--data-dir", data_dir, *_ANY_PORTS, *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_START_TIMEOUT_SECS,
-    )
-    assert done.returncode == 1
-    return done.stderr
+from tests.dev.running import (
+    STOP_TIMEOUT_SECS,
+    Dev,
+    is_alive,
+    start_in_vain,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +124,7 @@ async def test_keeps_everything_when_all_of_it_is_killed(tmp_path: Path) -> None
             assert (await client.get_workflow_handle("kept").describe()).workflow_type == "Nobody"
             children = second.children()
             second.process.send_signal(signal.SIGINT)
-            assert second.process.wait(_STOP_TIMEOUT_SECS) == 0
+            assert second.process.wait(STOP_TIMEOUT_SECS) == 0
             assert not (data_dir / "dev.json").exists()
             assert not any(is_alive(child) for child in children.values())
             stopped = re.findall(r"(\w+) +stopped", second.output)
@@ -214,7 +137,7 @@ def test_stops_cleanly_while_it_starts(tmp_path: Path) -> None:
     dev.wait_for("  worker ")
     children = dev.children()
     dev.process.send_signal(signal.SIGINT)
-    assert dev.process.wait(_STOP_TIMEOUT_SECS) == 0
+    assert dev.process.wait(STOP_TIMEOUT_SECS) == 0
     assert "demo data" not in dev.output
     assert not any(is_alive(child) for child in children.values())
     assert not (dev.data_dir / "dev.json").exists()
