@@ -25,6 +25,11 @@ def storable(value: str) -> str:
     return value
 
 
+def made_storable(value: str) -> str:
+    """`value` with a mark in the place of everything that `storable` refuses: for what is only reported."""
+    return value.encode(errors="replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
 def one_line(value: str) -> str:
     """`value`, if it is a single line.
 

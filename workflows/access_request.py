@@ -29,6 +29,7 @@ with workflow.unsafe.imports_passed_through():
     from domain.actors import SystemActor
     from domain.errors import Invalid, NotFound, RequestNotActive, RequestNotPending
     from domain.states import PEOPLES_ACTIONS, Action, Status, after
+    from domain.text import made_storable
     from domain.transitions import (
         REFUSALS_KEPT,
         AccessRequestInput,
@@ -51,6 +52,8 @@ _RETRY_IN_PLACE: Final = timedelta(seconds=5)
 """Waits shorter than this keep the workflow task open; longer ones become a timer."""
 _LOOK_AGAIN: Final = timedelta(minutes=1)
 """When a step that is due changed nothing: the record knows better, and is asked once more later."""
+
+_NO_DECISION: Final = "The argument is no JSON object with actor, comment and proof."
 
 
 class AccessRequestResult(BaseModel):
@@ -130,16 +133,16 @@ class AccessRequestWorkflow:
         return await self._decide(Action.REVOKE, decision)
 
     @approve.validator
-    def _refuse_approve(self, decision: Decision) -> None:  # noqa: ARG002 - a validator takes what its handler takes
-        self._refuse_early(Action.APPROVE)
+    def _refuse_approve(self, decision: Decision) -> None:
+        self._refuse_early(Action.APPROVE, decision)
 
     @deny.validator
-    def _refuse_deny(self, decision: Decision) -> None:  # noqa: ARG002 - a validator takes what its handler takes
-        self._refuse_early(Action.DENY)
+    def _refuse_deny(self, decision: Decision) -> None:
+        self._refuse_early(Action.DENY, decision)
 
     @revoke.validator
-    def _refuse_revoke(self, decision: Decision) -> None:  # noqa: ARG002 - a validator takes what its handler takes
-        self._refuse_early(Action.REVOKE)
+    def _refuse_revoke(self, decision: Decision) -> None:
+        self._refuse_early(Action.REVOKE, decision)
 
     @workflow.signal(dynamic=True)
     async def on_signal(self, name: str, args: Sequence[RawValue]) -> None:
@@ -202,7 +205,10 @@ class AccessRequestWorkflow:
         summary = "until the grant ends" if self._status is Status.APPROVED else "until escalation"
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: self._changes != seen, timeout=wait, timeout_summary=summary if wait else None
+                # Signals that nobody can read change nothing, but fill the history as well.
+                lambda: self._changes != seen or workflow.info().is_continue_as_new_suggested(),
+                timeout=wait,
+                timeout_summary=summary if wait else None,
             )
 
     async def _take(self, step: _Step) -> bool:
@@ -276,9 +282,9 @@ class AccessRequestWorkflow:
                 request_id=self._request_id,
                 at=workflow.now(),
                 key=key,
-                action=name[:100],
+                action=made_storable(name[:100]),
                 code=Invalid.code,
-                reason=reason,
+                reason=made_storable(reason),
             ),
             start_to_close_timeout=_ATTEMPT,
             retry_policy=_RETRY,
@@ -306,8 +312,11 @@ class AccessRequestWorkflow:
     def _status(self) -> Status | None:
         return self._state.status if self._state is not None else None
 
-    def _refuse_early(self, action: Action) -> None:
-        """Turn away what is plainly too late, without a trace in the history."""
+    def _refuse_early(self, action: Action, decision: object) -> None:
+        """Turn away what is no decision or plainly too late, without a trace in the history."""
+        if not isinstance(decision, Decision):
+            # A null or binary payload is handed over as it is, whatever type was asked for.
+            raise _refused(Invalid.code, _NO_DECISION)
         status = self._status
         if status is not None and after(status, action) is None:
             kind = RequestNotActive if action is Action.REVOKE else RequestNotPending
@@ -328,13 +337,15 @@ def _read_signal(name: str, args: Sequence[RawValue]) -> tuple[Action, Decision]
         msg = f"The signal takes one argument, an object with actor, comment and proof; it came with {len(args)}."
         raise ValueError(msg)
     try:
-        decision = workflow.payload_converter().from_payload(args[0].payload, Decision)
+        decision: object = workflow.payload_converter().from_payload(args[0].payload, Decision)
     except ValidationError as error:
         msg = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'input'}: {item['msg']}" for item in error.errors())
         raise ValueError(msg[:1000]) from error
     except Exception as error:
-        msg = "The signal's argument is no JSON object with actor, comment and proof."
-        raise ValueError(msg) from error
+        raise ValueError(_NO_DECISION) from error
+    if not isinstance(decision, Decision):
+        # A null or binary payload is handed over as it is, whatever type was asked for.
+        raise ValueError(_NO_DECISION)  # noqa: TRY004 - what was sent is wrong, not how this was called
     return Action(name), decision
 
 

@@ -75,6 +75,15 @@ class World:
             await self._worker.__aexit__(None, None, None)
             self._worker = None
 
+    @asynccontextmanager
+    async def without_worker(self) -> AsyncIterator[None]:
+        """As long as the block lasts, nobody works."""
+        await self.stop_worker()
+        try:
+            yield
+        finally:
+            await self.start_worker()
+
     async def now(self) -> datetime:
         """The time that workflows see."""
         return await self.environment.get_current_time() if self.environment else datetime.now(UTC)
@@ -196,9 +205,10 @@ class World:
     async def is_running(self, request_id: UUID) -> bool:
         return (await self.handle(request_id).describe()).status is WorkflowExecutionStatus.RUNNING
 
-    async def events(self, request_id: UUID) -> list[str]:
-        """The workflow's history as the names of its events."""
-        history = await self.handle(request_id).fetch_history()
+    async def events(self, request_id: UUID, run_id: str | None = None) -> list[str]:
+        """The history of a run, by default the last one, as the names of its events."""
+        handle = self.client.get_workflow_handle(workflow_id(request_id), run_id=run_id)
+        history = await handle.fetch_history()
         return [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in history.events]
 
     async def end_all(self) -> None:
