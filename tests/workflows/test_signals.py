@@ -302,13 +302,17 @@ async def test_a_flood_makes_it_continue_as_new_and_loses_nothing(real_world: Wo
     cast = await world.record.cast()
     request_id = await world.request(cast)
     first_run = (await world.handle(request_id).describe()).run_id
-    run, sent = first_run, 0
-    while run == first_run and sent < REFUSALS_KEPT:
-        for _ in range(10):
-            await world.handle(request_id).signal("approve", content)
-        sent += 10
-        run = (await world.handle(request_id).describe()).run_id
-    assert run != first_run
+    sent = CONTINUE_AS_NEW_AFTER + 1
+    for _ in range(CONTINUE_AS_NEW_AFTER):
+        await world.handle(request_id).signal("approve", content)
+    await wait_for_refusals(world, request_id, CONTINUE_AS_NEW_AFTER)
+    # However few tasks the others came in, with this one it is suggested.
+    await world.handle(request_id).signal("approve", content)
+
+    async def is_another_run() -> bool:
+        return (await world.handle(request_id).describe()).run_id != first_run
+
+    await eventually(is_another_run)
     await wait_for_refusals(world, request_id, sent)
     assert (await world.events(request_id, first_run))[-1] == "WORKFLOW_EXECUTION_CONTINUED_AS_NEW"
     assert len(await refusals(world, request_id)) == sent
