@@ -11,6 +11,8 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 # What pytest is given, e.g. make pytest PYTEST_ARGS="-k escalation"
 PYTEST_ARGS ?=
+# What the benchmark is given
+BENCH_ARGS ?=
 
 # The newest usable Python on the PATH. It is run, not only looked for: a version manager leaves names that start nothing.
 FIND_PYTHON = for python in "$${PYTHON:-}" python3.14 python3.13 python3.12 python3.11 python3 python; do \
@@ -34,6 +36,10 @@ test: $(STAMP) ## Run every check that CI runs
 .PHONY: pytest
 pytest: $(STAMP) ## Run the tests with a coverage report (PYTEST_ARGS="-k …")
 	@$(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## Measure the service as a ratio to its floor (BENCH_ARGS="--expiries 500")
+	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## Find mistakes (ruff, all rules but the explained exceptions)
