@@ -5,19 +5,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, BaseModel, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PREFIX: Final = "JUSTIAM_"
 _SECRET_KEY_MIN_CHARS: Final = 32
 _MASK: Final = "********"
 _HTTP_URL: Final = TypeAdapter(HttpUrl)
+_THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_ISSUERS_EXAMPLE: Final = '[{"issuer": "https://login.example.com", "audience": "justiam"}]'
 
 
 class SettingsError(Exception):
@@ -65,6 +80,51 @@ def _host_and_port(address: str) -> str:
 
 def _without_trailing_slash(url: str) -> str:
     return str(_HTTP_URL.validate_python(url)).rstrip("/")
+
+
+def _issuer_url(url: str) -> str:
+    # Kept as it is written: an issuer is compared character by character (OpenID Connect Discovery, section 4.3).
+    parts = urlsplit(url)
+    if not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("must be a URL without a query, as in https://login.example.com")
+    if not safe_to_fetch(url):
+        raise ValueError("must start with https://, unless it is on this machine")
+    return url
+
+
+def safe_to_fetch(url: str) -> bool:
+    """Whether what `url` answers is what its owner sent: over TLS, or without leaving this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _THIS_MACHINE)
+
+
+def _json_list(text: Any) -> Any:  # noqa: ANN401 - what the environment says, or what a test passes
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"must be a JSON list, as in {_ISSUERS_EXAMPLE}") from None
+
+
+SigningAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"]
+"""What an issuer may sign with. Asymmetric only: who can verify a token must not be able to make one."""
+
+
+class OidcIssuer(BaseModel):
+    """An OpenID Connect issuer whose tokens are accepted from callers of the API."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuer: Annotated[str, AfterValidator(_issuer_url)]
+    """As it stands in the `iss` of its tokens; its discovery document is below it."""
+    audience: Annotated[str, Field(min_length=1)]
+    """What its tokens name as `aud` when they are for this API."""
+    algorithms: Annotated[tuple[SigningAlgorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
+    """The signatures that are accepted."""
+    link_by_email: bool = False
+    """Whether an address that it has verified links an account, once. Whoever runs the issuer can then sign in as
+    anybody who has not been linked yet."""
 
 
 class Settings(BaseSettings):
@@ -118,7 +178,27 @@ class Settings(BaseSettings):
     api_host: str = Field(default="127.0.0.1", min_length=1, description="Address that the API listens on")
     api_port: int = Field(default=8000, ge=1, le=65_535, description="Port that the API listens on")
     public_url: Annotated[str, AfterValidator(_without_trailing_slash)] | None = Field(
-        default=None, description="Where people reach the service, for links in messages: https://access.example.com"
+        default=None,
+        description="Where people reach the service, for links in messages: https://access.example.com; "
+        "also the issuer of its tokens",
+    )
+    access_token_lifetime_secs: int = Field(
+        default=300,
+        ge=10,
+        le=3_600,
+        description="Seconds for which a token that is issued for an application is valid at most; it never outlasts a "
+        "grant that it draws on",
+    )
+    oidc_issuers: Annotated[tuple[OidcIssuer, ...], NoDecode, BeforeValidator(_json_list)] = Field(
+        default=(),
+        description="OpenID Connect issuers whose tokens callers may use, as a JSON list: issuer (URL), audience, and "
+        'where they differ algorithms (["RS256", "ES256"]) and link_by_email (false), as in ' + _ISSUERS_EXAMPLE,
+    )
+    oidc_leeway_secs: int = Field(
+        default=30,
+        ge=0,
+        le=120,
+        description="Seconds by which the clock of an OpenID Connect issuer may be off",
     )
     max_body_bytes: int = Field(
         default=262_144, ge=1_024, le=16_777_216, description="The largest body of an HTTP request, in bytes"
@@ -130,6 +210,20 @@ class Settings(BaseSettings):
         default="json", description="One JSON object a line, or console: coloured text for people"
     )
 
+    @property
+    def token_issuer(self) -> str:
+        """The `iss` of the tokens that are issued here. Never taken from a request, whose Host anybody can write."""
+        return self.public_url or f"http://{self.api_host}:{self.api_port}"
+
+    @model_validator(mode="after")
+    def _issuers_differ(self) -> Self:
+        issuers = [configured.issuer for configured in self.oidc_issuers]
+        if len(set(issuers)) < len(issuers):
+            raise ValueError("JUSTIAM_OIDC_ISSUERS names an issuer twice")
+        if self.token_issuer in {issuer.rstrip("/") for issuer in issuers}:
+            raise ValueError("JUSTIAM_OIDC_ISSUERS names this service itself, whose tokens are for applications")
+        return self
+
 
 def load_settings() -> Settings:
     """Read and check the environment.
@@ -140,7 +234,7 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = [f"{_variable(str(problem['loc'][0]))} {_explain(problem['msg'])}" for problem in error.errors()]
+        problems = [" ".join([*_place(problem["loc"]), _explain(problem["msg"])]) for problem in error.errors()]
         raise SettingsError("\n".join(sorted(problems))) from None
 
 
@@ -157,6 +251,7 @@ def describe_settings() -> list[SettingDescription]:
             default = "none"
         else:
             default = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+            default = "none" if field.default == () else default
         described.append(
             SettingDescription(variable=_variable(name), meaning=field.description or "", default=default, value=value)
         )
@@ -171,6 +266,14 @@ def unknown_variables() -> list[str]:
 
 def _variable(field: str) -> str:
     return _PREFIX + field.upper()
+
+
+def _place(location: tuple[int | str, ...]) -> list[str]:
+    """The variable, and the place within it; nothing for a rule over several, which names them itself."""
+    if not location:
+        return []
+    variable, *within = location
+    return [_variable(str(variable)), *([".".join(map(str, within))] if within else [])]
 
 
 def _explain(message: str) -> str:

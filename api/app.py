@@ -15,9 +15,12 @@ from api import bodies, documentation, problems
 from api.authentication import caller
 from api.bodies import BodyLimit
 from api.headers import ResponseHeaders
+from api.issuers import Issuers
 from api.orchestrator import Orchestrator
-from api.routes import api_tokens, app_mappings, applications, groups, requests, templates, users
+from api.routes import api_tokens, app_mappings, applications, groups, oauth2, requests, templates, users
+from api.signing import KeyRing
 from db.database import Database
+from db.signing_keys import Vault
 from settings import Settings, load_settings
 
 
@@ -45,7 +48,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 chosen.database_url.get_secret_value(), max_connections=chosen.database_pool_max
             ) as app.state.database,
             Orchestrator(chosen) as app.state.orchestrator,
+            Issuers(chosen.oidc_issuers, leeway_secs=chosen.oidc_leeway_secs) as app.state.issuers,
         ):
+            app.state.signing_keys = KeyRing(app.state.database, Vault(chosen.secret_key.get_secret_value()))
             yield
 
     app = FastAPI(
@@ -68,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     documentation.install(app)
     app.add_api_route("/healthz", healthz, summary="Whether the process answers", include_in_schema=False)
     app.include_router(_routes())
+    app.routes.extend(oauth2.routes())
     return app
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from api.bearers import person_behind
 from api.resources import Db
-from db import tokens
 from domain.actors import Permission
 from domain.deciding import Person
 from domain.errors import Forbidden, Unauthenticated
@@ -16,7 +16,7 @@ from domain.errors import Forbidden, Unauthenticated
 _BEARER = HTTPBearer(
     scheme_name="token",
     description="An API token: `justiam_…`. `justiam dev` prints one for each demo person; "
-    "`justiam token create <email>` makes another.",
+    "`justiam token create <email>` makes another. Or a token of a configured OpenID Connect issuer.",
     auto_error=False,
 )
 
@@ -27,14 +27,12 @@ async def caller(
     """The active person whose token this request carries.
 
     Raises:
-        Unauthenticated: there is no token, more than one, or one that is unknown, expired, revoked or belongs to
-            somebody deactivated.
+        Unauthenticated: there is no token, more than one, or one that is unknown, expired, revoked, not for this API
+            or belongs to somebody deactivated.
+        IssuerUnavailable: the token's issuer does not say which keys it signs with.
     """
     token = _bearer_token(request.headers.getlist("authorization"))
-    person = await tokens.authenticate(database, token)
-    if person is None:
-        raise Unauthenticated("The token is unknown, expired or revoked, or its owner is deactivated.")
-    return person
+    return await person_behind(request, database, token)
 
 
 Caller = Annotated[Person, Depends(caller)]

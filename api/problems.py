@@ -57,9 +57,17 @@ _KINDS: Final[dict[str, tuple[int, str, str]]] = {
     "validation_error": (422, "The input is not valid", "name: is required"),
     "internal_error": (500, "Something went wrong here", "The failure was logged."),
     "orchestrator_unavailable": (503, "Temporal is unavailable", "Temporal did not answer in time. Try again."),
+    "issuer_unavailable": (
+        503,
+        "The issuer of the token is unavailable",
+        "The issuer https://login.example.com does not publish its keys. Try again.",
+    ),
     "record_unavailable": (503, "The database is unavailable", "The database did not answer in time. Try again."),
 }
 """Each code with its status, its title and, for the documentation, a detail it may come with."""
+
+_ALWAYS: Final = ("unauthenticated", "validation_error", "issuer_unavailable", "record_unavailable")
+"""What every route under /api/v1 may answer."""
 
 _CODE_OF_STATUS: Final = {
     404: "not_found",
@@ -119,7 +127,7 @@ def answer(document: Problem, headers: dict[str, str] | None = None) -> Response
 def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route that may say no with `codes`, beside those that every route under /api/v1 knows."""
     documented: dict[int | str, dict[str, Any]] = {}
-    for code in sorted({*codes, "unauthenticated", "validation_error", "record_unavailable"}, key=list(_KINDS).index):
+    for code in sorted({*codes, *_ALWAYS}, key=list(_KINDS).index):
         status, title, detail = _KINDS[code]
         response = documented.setdefault(
             status,

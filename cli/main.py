@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import token
+from cli import identity, signing_key, token
 from cli.explaining import checked_settings, fail, unreachable_explained
 from settings import SettingsError, describe_settings, unknown_variables
 
@@ -29,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(token.app, name="token")
+app.add_typer(signing_key.app, name="signing-key")
+app.add_typer(identity.app, name="identity")
 
 
 audits = typer.Typer(help="Prove that what the service promises holds.", no_args_is_help=True)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from cli.explaining import checked_settings, fail, unreachable_explained
+from cli.explaining import fail
+from cli.record import on_record
 
 if TYPE_CHECKING:
     from db.database import Database
     from db.tokens import NewToken, TokenView
-
-T = TypeVar("T")
 
 app = typer.Typer(help="Make, list and revoke API tokens.", no_args_is_help=True)
 
@@ -52,7 +49,7 @@ def create(
             await administrators.make_administrator(db, values)
         return await tokens.create_token(db, user, checked_name, timedelta(days=days))
 
-    typer.echo(_run(work).token)
+    typer.echo(on_record(work).token)
 
 
 @app.command("list")
@@ -84,7 +81,7 @@ def list_(
             if cursor is None:
                 return found
 
-    for token in _run(work):
+    for token in on_record(work):
         typer.echo(token.model_dump_json() if as_json else _line(token))
 
 
@@ -96,7 +93,7 @@ def revoke(token_id: Annotated[UUID, typer.Argument(help="Id, as `justiam token 
     async def work(db: Database) -> None:
         await tokens.revoke_token(db, token_id)
 
-    _run(work)
+    on_record(work)
     typer.echo(f"Revoked {token_id}")
 
 
@@ -108,20 +105,3 @@ def _line(token: TokenView) -> str:
     else:
         until = "without end"
     return f"{token.id}  {token.hint}…  {token.user.email}  {until}  {token.name}"
-
-
-def _run(work: Callable[[Database], Awaitable[T]]) -> T:
-    from db.database import Database
-    from domain.errors import AccessError
-
-    settings = checked_settings()
-
-    async def connected() -> T:
-        async with Database(settings.database_url.get_secret_value(), max_connections=1) as db:
-            return await work(db)
-
-    try:
-        with unreachable_explained(settings):
-            return asyncio.run(connected())
-    except AccessError as error:
-        fail(f"{error.code}: {error.detail}")

@@ -7,12 +7,16 @@ turns.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, func
 from sqlalchemy import delete as deletion
 from sqlalchemy.dialects.postgresql import insert
@@ -29,6 +33,12 @@ from db.views import Identified
 from domain.directory import ApplicationValues, MappingValues
 from domain.errors import InUse, Invalid, NotFound
 
+CLIENT_SECRET_PREFIX: Final = "justiam_secret_"  # noqa: S105 - what all of them start with
+"""What every client secret starts with, so that scanners for leaked secrets recognise it."""
+
+_SECRET_BYTES: Final = 32
+_NO_DIGEST: Final = bytes(hashlib.sha256().digest_size)
+"""Compared with where nothing is stored. No secret has this digest that anybody could find."""
 _NAME_TAKEN: Final = {"uq_applications_name": "Another application has this name."}
 _MAPPING_NAME_TAKEN: Final = {"uq_app_mappings_name": "Another mapping of the application has this name."}
 
@@ -36,7 +46,27 @@ _MAPPING_NAME_TAKEN: Final = {"uq_app_mappings_name": "Another mapping of the ap
 class ApplicationView(ApplicationValues, Identified):
     """Something that access is granted to."""
 
+    client_id: str = Field(description="Its name in OAuth: the `audience` of a token exchange. Assigned by the server.")
+    client_secret_created_at: datetime | None = Field(
+        description="When the secret that it authenticates with was made; null: it has none yet."
+    )
     created_at: datetime
+
+
+class NewClientSecret(BaseModel):
+    """A client secret as it is shown once, when it is made."""
+
+    client_id: str = Field(description="The application's name in OAuth.")
+    client_secret: str = Field(description="Keep it like a password; it is not shown again.")
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Client:
+    """An application that has shown its secret."""
+
+    app_id: UUID
+    client_id: str
 
 
 class MappingView(MappingValues, Identified):
@@ -115,6 +145,42 @@ async def delete_application(db: Database, app_id: UUID) -> None:
         if mappings := names.all():
             raise InUse(f"It has mappings: {_quoted(mappings)}. Delete them first.")
         await session.delete(application)
+
+
+async def rotate_client_secret(db: Database, app_id: UUID) -> NewClientSecret:
+    """Give an application a new secret; the one before, where there is one, works no more.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    secret = CLIENT_SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+    async with db.connection() as connection:
+        rows = await connection.execute(
+            """
+            UPDATE applications SET client_secret_hash = %s, client_secret_created_at = now() WHERE id = %s
+            RETURNING client_id, client_secret_created_at
+            """,
+            [_digest(secret), app_id],
+        )
+        row = await rows.fetchone()
+    if row is None:
+        raise _no_application()
+    return NewClientSecret(client_id=row["client_id"], client_secret=secret, created_at=row["client_secret_created_at"])
+
+
+async def authenticate_client(db: Database, client_id: str, secret: str) -> Client | None:
+    """The application that has this id and this secret.
+
+    An id that is unknown, an application without a secret and a wrong secret take the same way through this function.
+    """
+    async with db.connection() as connection:
+        rows = await connection.execute(
+            "SELECT id, client_secret_hash FROM applications WHERE client_id = %s", [client_id]
+        )
+        row = await rows.fetchone()
+    stored = (row["client_secret_hash"] if row else None) or _NO_DIGEST
+    right = hmac.compare_digest(_digest(secret), stored)
+    return Client(row["id"], client_id) if row and right else None
 
 
 async def list_mappings(db: Database, position: Position, *, app_id: UUID | None = None) -> Page[MappingView]:
@@ -287,7 +353,12 @@ def _group_ids() -> ColumnElement[list[UUID]]:
 
 
 def _application_view(application: Application) -> ApplicationView:
-    return ApplicationView.model_construct(**application.model_dump())
+    return ApplicationView.model_construct(**application.model_dump(exclude={"client_secret_hash"}))
+
+
+def _digest(secret: str) -> bytes:
+    """What is stored of a secret: 256 random bits need no slow hash."""
+    return hashlib.sha256(secret.encode(errors="replace")).digest()
 
 
 def _mapping_view(mapping: AppMapping, group_ids: list[UUID]) -> MappingView:

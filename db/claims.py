@@ -6,6 +6,7 @@ down.
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import UUID
 
 from db.database import Connection
@@ -25,18 +26,26 @@ async def get_groups(connection: Connection, user_id: UUID) -> list[dict[str, ob
     return await rows.fetchall()
 
 
+HELD: Final = """
+    SELECT a.claim, a.value, g.id AS group_id, g.expires_at
+    FROM group_members m
+    JOIN users u ON u.id = m.user_id AND u.active
+    JOIN groups g ON g.id = m.group_id AND (g.expires_at IS NULL OR g.expires_at > now())
+    JOIN app_mapping_groups l ON l.group_id = g.id
+    JOIN app_mappings a ON a.id = l.mapping_id
+    WHERE m.user_id = %(user_id)s
+"""
+"""What a person holds at this moment: each value of a claim with the group it comes from and that group's end. To be
+narrowed to one application with `AND a.app_id = …`."""
+
+
 async def get_effective_mapping_values(connection: Connection, user_id: UUID, app_id: UUID) -> dict[str, list[str]]:
     """The claims of a person for one application: each claim's values, sorted, each once."""
     rows = await connection.execute(
-        """
-        SELECT a.claim, array_agg(DISTINCT a.value ORDER BY a.value) AS values
-        FROM group_members m
-        JOIN users u ON u.id = m.user_id AND u.active
-        JOIN groups g ON g.id = m.group_id AND (g.expires_at IS NULL OR g.expires_at > now())
-        JOIN app_mapping_groups l ON l.group_id = g.id
-        JOIN app_mappings a ON a.id = l.mapping_id AND a.app_id = %(app_id)s
-        WHERE m.user_id = %(user_id)s
-        GROUP BY a.claim ORDER BY a.claim
+        f"""
+        SELECT held.claim, array_agg(DISTINCT held.value ORDER BY held.value) AS values
+        FROM ({HELD} AND a.app_id = %(app_id)s) AS held
+        GROUP BY held.claim ORDER BY held.claim
         """,
         {"user_id": user_id, "app_id": app_id},
     )

@@ -138,6 +138,15 @@ class Application(SQLModel, table=True):
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     name: str = Field(sa_type=Text)
     description: str = Field(default="", sa_type=Text)
+    client_id: str = Field(
+        # By the database: programs of an earlier version, which know of no such column, make applications as well.
+        default=None,
+        sa_column=Column(Text, nullable=False, unique=True, server_default=text("'app-' || gen_random_uuid()")),
+    )
+    """Its name in OAuth: the audience of the tokens that are issued for it."""
+    client_secret_hash: bytes | None = Field(default=None, sa_type=LargeBinary)
+    """SHA-256 of the secret that it authenticates with; null: it has none yet."""
+    client_secret_created_at: datetime | None = _instant(null=True)
     created_at: datetime = _instant(now=True)
 
 
@@ -357,3 +366,50 @@ class ApiToken(SQLModel, table=True):
     last_used_at: datetime | None = _instant(null=True)
     revoked_at: datetime | None = _instant(null=True)
     created_at: datetime = _instant(now=True)
+
+
+class UserIdentity(SQLModel, table=True):
+    """Who somebody is to an OpenID Connect issuer. Issuer and subject name a person; an email address does not.
+
+    One subject of an issuer for each account: an address that is given to somebody else there does not bring the
+    account along.
+    """
+
+    __tablename__ = "user_identities"
+    __table_args__ = (Index("uq_user_identities_user", "user_id", "issuer", unique=True),)
+
+    issuer: str = Field(sa_type=Text, primary_key=True)
+    subject: str = Field(sa_type=Text, primary_key=True)
+    user_id: UUID = _references("users.id", on_delete="RESTRICT")
+    created_at: datetime = _instant(now=True)
+
+
+class SigningKey(SQLModel, table=True):
+    """A key that signs access tokens: from `signs_from` until the next one's; never changed, only added and deleted."""
+
+    __tablename__ = "signing_keys"
+
+    kid: str = Field(sa_type=Text, primary_key=True)
+    algorithm: str = Field(sa_type=Text)
+    public_jwk: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    private_key: bytes = Field(sa_type=LargeBinary)
+    """Encrypted (`db.signing_keys`)."""
+    signs_from: datetime = _instant()
+    created_at: datetime = _instant(now=True)
+
+
+class AccessToken(SQLModel, table=True):
+    """A token that was issued for an application and has not expired; the token itself is not kept.
+
+    Revoking a token deletes its row: what has none counts for nothing.
+    """
+
+    __tablename__ = "access_tokens"
+    __table_args__ = (Index("ix_access_tokens_expires", "expires_at"),)
+
+    jti: UUID = Field(primary_key=True)
+    user_id: UUID = _references("users.id", on_delete="RESTRICT")
+    app_id: UUID = _references("applications.id", on_delete="CASCADE", index=True)
+    group_ids: list[UUID] = _uuids()
+    """The groups that its claims came from: when one of them is left or ends, so does the token."""
+    expires_at: datetime = _instant()

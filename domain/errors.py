@@ -92,6 +92,12 @@ class RecordUnavailable(AccessError):
     code = "record_unavailable"
 
 
+class IssuerUnavailable(AccessError):
+    """An OpenID Connect issuer could not be asked for its keys; the call may be repeated."""
+
+    code = "issuer_unavailable"
+
+
 class Invalid(AccessError):
     """The input breaks a rule; `errors` names each field and says what would be accepted."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, Path, Response
 
 from api.authentication import DirectoryManager
@@ -12,9 +13,11 @@ from api.problems import refusals
 from api.reading import Paging
 from api.resources import Db
 from db import applications
-from db.applications import ApplicationView
+from db.applications import ApplicationView, NewClientSecret
 from db.paging import Page
 from domain.directory import ApplicationValues
+
+_log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/applications", tags=["Applications"])
 
@@ -60,3 +63,20 @@ async def update_application(
 async def delete_application(database: Db, _: DirectoryManager, app_id: AppId) -> None:
     """Needs `directory.manage`. Refused while an open request or a template is for it, or it has mappings."""
     await applications.delete_application(database, app_id)
+
+
+@router.post(
+    "/{app_id}/client-secret",
+    summary="Make a new client secret",
+    status_code=201,
+    responses=refusals("forbidden", "not_found"),
+)
+async def rotate_client_secret(database: Db, caller: DirectoryManager, app_id: AppId) -> NewClientSecret:
+    """Needs `directory.manage`. The one before stops working at once. The answer is the only time it is shown.
+
+    With its `client_id` and this secret, the application introspects and revokes the tokens that are issued for it
+    (`/oauth2/introspect`, `/oauth2/revoke`).
+    """
+    made = await applications.rotate_client_secret(database, app_id)
+    _log.info("client_secret_rotated", app_id=str(app_id), client_id=made.client_id, by=str(caller.id))
+    return made

@@ -13,12 +13,15 @@ import httpx
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.issuers import Issuers
 from api.orchestrator import Orchestrator
+from api.signing import KeyRing
 from db import administrators, applications, groups, templates, tokens, transitions, users
 from db.administrators import OPERATOR
 from db.applications import ApplicationView, MappingView
 from db.database import Database
 from db.groups import GroupView
+from db.signing_keys import Vault
 from db.templates import TemplateView
 from domain.actors import Permission
 from domain.directory import ApplicationValues, GroupValues, MappingValues, UserValues
@@ -162,6 +165,8 @@ async def open_house(database_url: str, app: FastAPI | None = None) -> AsyncIter
         else:
             app.state.database = await stack.enter_async_context(Database(database_url))
             app.state.orchestrator = await stack.enter_async_context(Orchestrator(settings(database_url)))
+            app.state.issuers = await stack.enter_async_context(Issuers((), leeway_secs=0))
+            app.state.signing_keys = KeyRing(app.state.database, Vault(SECRET))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url="http://service.test")
         await stack.enter_async_context(client)

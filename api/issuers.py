@@ -1,0 +1,226 @@
+"""Tokens of OpenID Connect issuers: found out about through discovery, verified through their published keys.
+
+An issuer is asked when its keys are needed and not known: at the first token, when what is known grows old, and when a
+token names a key that is not there, as after a rotation. The last is limited, because anybody can name a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final, Self
+
+import httpx
+import structlog
+from joserfc.errors import JoseError
+from joserfc.jwk import JWKRegistry, Key, OctKey, RSAKey
+from joserfc.jwt import JWTClaimsRegistry
+
+from db.identities import Identity
+from domain import jose
+from domain.errors import IssuerUnavailable, Unauthenticated
+from domain.jose import InvalidToken, Unverified
+from domain.text import storable
+from settings import OidcIssuer, safe_to_fetch
+
+_log = structlog.get_logger(__name__)
+
+FRESH_SECS: Final = 600.0
+"""Keys are asked for again when they are older."""
+STALE_SECS: Final = 3_600.0
+"""How long an issuer that does not answer is taken at its last word: a key that it withdrew must not last for ever."""
+ASKED_EVERY_SECS: Final = 5.0
+"""An issuer is asked at most this often, whatever tokens come in."""
+
+_TIMEOUT: Final = httpx.Timeout(5.0)
+_LARGEST_ANSWER: Final = 524_288
+_MOST_KEYS: Final = 100
+_RSA_MIN_BITS: Final = 2048
+_LONGEST_SUBJECT: Final = 255
+"""OpenID Connect Core, section 2."""
+_TYPES: Final = frozenset({None, "jwt", "at+jwt"})
+"""What a token for an API may call itself. Logout tokens, proofs of possession and the like do not pass for one."""
+
+
+class _Unusable(Exception):
+    """The issuer's answer is not what the specifications say."""
+
+
+class _Issuer:
+    """One issuer and its keys."""
+
+    def __init__(self, configured: OidcIssuer, client: httpx.AsyncClient) -> None:
+        self.configured = configured
+        self._client = client
+        self._keys: list[Key] = []
+        self._known_at: float | None = None
+        self._asked_at: float | None = None
+        self._asking = asyncio.Lock()
+
+    async def key(self, token: Unverified, algorithm: str) -> Key:
+        """The key that has signed `token`, if its issuer did.
+
+        Raises:
+            InvalidToken: the issuer has no such key.
+            IssuerUnavailable: it does not say which keys it has.
+        """
+        found = self._find(token, algorithm)
+        if found is None or self._age(self._known_at) > FRESH_SECS:
+            async with self._asking:
+                # Whoever waited here finds what the one before has learnt.
+                found = self._find(token, algorithm)
+                stale = self._age(self._known_at) > FRESH_SECS
+                if (found is None or stale) and self._age(self._asked_at) > ASKED_EVERY_SECS:
+                    await self._ask()
+                    found = self._find(token, algorithm)
+        if self._age(self._known_at) > STALE_SECS:
+            raise IssuerUnavailable(f"The issuer {self.configured.issuer} does not publish its keys. Try again.")
+        if found is None:
+            raise InvalidToken("The token is signed with a key that its issuer does not publish.")
+        return found
+
+    def _find(self, token: Unverified, algorithm: str) -> Key | None:
+        fitting = [
+            key
+            for key in self._keys
+            # RFC 7517, section 4.4: a key that names its algorithm is for no other.
+            if key.get("alg") in {None, algorithm} and (token.key_id is None or key.kid == token.key_id)
+        ]
+        # One without a name is found only where there is no choice.
+        return fitting[0] if fitting and (token.key_id is not None or len(fitting) == 1) else None
+
+    async def _ask(self) -> None:
+        self._asked_at = time.monotonic()
+        try:
+            self._keys = await self._published()
+            self._known_at = time.monotonic()
+        except (httpx.HTTPError, httpx.InvalidURL, _Unusable, ValueError, RecursionError) as error:
+            _log.warning("oidc_issuer_unavailable", issuer=self.configured.issuer, error=str(error) or repr(error))
+
+    async def _published(self) -> list[Key]:
+        issuer = self.configured.issuer
+        about = await self._get(issuer.rstrip("/") + "/.well-known/openid-configuration")
+        if about.get("issuer") != issuer:
+            # OpenID Connect Discovery, section 4.3: else one issuer could stand in for another.
+            raise _Unusable(f"its discovery document is of the issuer {str(about.get('issuer'))[:200]!r}")
+        jwks_uri = about.get("jwks_uri")
+        if not isinstance(jwks_uri, str) or not safe_to_fetch(jwks_uri):
+            raise _Unusable("its jwks_uri is not https")
+        listed = (await self._get(jwks_uri)).get("keys")
+        if not isinstance(listed, list):
+            raise _Unusable("its key set has no keys")
+        return [key for jwk in listed[:_MOST_KEYS] if (key := _usable(jwk)) is not None]
+
+    async def _get(self, url: str) -> dict[str, Any]:
+        async with self._client.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+            if answer.status_code != httpx.codes.OK:
+                raise _Unusable(f"{url} answers {answer.status_code}")
+            body = bytearray()
+            async for part in answer.aiter_bytes():
+                body += part
+                if len(body) > _LARGEST_ANSWER:
+                    raise _Unusable(f"{url} answers too much")
+        document = json.loads(body)
+        if not isinstance(document, dict):
+            raise _Unusable(f"{url} answers no JSON object")
+        return document
+
+    @staticmethod
+    def _age(since: float | None) -> float:
+        return float("inf") if since is None else time.monotonic() - since
+
+
+class Issuers:
+    """The issuers whose tokens callers may use; open it with `async with`."""
+
+    def __init__(self, configured: Sequence[OidcIssuer], *, leeway_secs: int) -> None:
+        self._configured = configured
+        self._leeway_secs = leeway_secs
+        self._issuers: dict[str, _Issuer] = {}
+        self._connections = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        if self._configured:
+            # A redirect would let whoever answers name another server.
+            client = httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False)
+            await self._connections.enter_async_context(client)
+            self._issuers = {each.issuer: _Issuer(each, client) for each in self._configured}
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connections.aclose()
+
+    async def verify(self, token: str) -> Identity:
+        """Who a token says its bearer is.
+
+        Raises:
+            Unauthenticated: it is not a valid token of a configured issuer for this API.
+            IssuerUnavailable: its issuer does not say which keys it signs with.
+        """
+        try:
+            return await self._verified(token)
+        except InvalidToken as error:
+            raise Unauthenticated(str(error)) from error
+
+    async def _verified(self, token: str) -> Identity:
+        unverified = jose.parse(token)
+        named = unverified.claims.get("iss")
+        issuer = self._issuers.get(named) if isinstance(named, str) else None
+        if issuer is None:
+            raise InvalidToken("The token is of an issuer that is not accepted here.")
+        algorithm = unverified.header.get("alg")
+        if algorithm not in issuer.configured.algorithms:
+            raise InvalidToken("The token is signed in a way that is not accepted of its issuer.")
+        if unverified.type not in _TYPES:
+            raise InvalidToken("The token is of another type than tokens for an API.")
+        claims = jose.verify(token, await issuer.key(unverified, algorithm), algorithm)
+        return self._identity(issuer.configured, claims)
+
+    def _identity(self, issuer: OidcIssuer, claims: dict[str, Any]) -> Identity:
+        registry = JWTClaimsRegistry(
+            leeway=self._leeway_secs,
+            iss={"essential": True, "value": issuer.issuer},
+            aud={"essential": True, "value": issuer.audience},
+            exp={"essential": True},
+            sub={"essential": True},
+        )
+        try:
+            registry.validate(claims)
+        except JoseError as error:
+            raise InvalidToken(f"The token does not count: {error.description or error.error}.") from error
+        if "cnf" in claims:
+            # RFC 7800: it counts only with a proof of possession, which is not checked here.
+            raise InvalidToken("The token is bound to a key and cannot be used as a bearer token.")
+        subject = claims["sub"]
+        if not subject or len(subject) > _LONGEST_SUBJECT or not _is_storable(subject):
+            raise InvalidToken("The token names no subject that could be anybody.")
+        email = claims.get("email")
+        # Exactly true: some issuers send "true", some "false", and both are true to a careless reader.
+        verified = issuer.link_by_email and claims.get("email_verified") is True
+        usable = verified and isinstance(email, str) and _is_storable(email)
+        return Identity(issuer.issuer, subject, email if usable else None)
+
+
+def _usable(jwk: object) -> Key | None:
+    """A public key that verifies signatures; None where it is something else. Others of the set still count."""
+    if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
+        return None
+    try:
+        key = JWKRegistry.import_key(jwk)
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    # A secret key verifies what anybody who reads the set can make.
+    if isinstance(key, OctKey) or (isinstance(key, RSAKey) and key.raw_value.key_size < _RSA_MIN_BITS):
+        return None
+    return key
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        storable(text)
+    except ValueError:
+        return False
+    return True

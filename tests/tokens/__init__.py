@@ -1,0 +1,1 @@
+"""Tokens: exchange, introspection, revocation, keys, and the issuers whose tokens are accepted."""
