@@ -67,12 +67,12 @@ class ProofKey:
         try:
             token = jwt.decode(proof, self._key, registry=self._registry)
             claims = token.claims
-            actor_id, jti = UUID(claims["sub"]), str(claims["jti"])
+            actor_id, jti = UUID(str(claims["sub"])), claims["jti"]
             issued, expires = (datetime.fromtimestamp(int(claims[name]), UTC) for name in ("iat", "exp"))
         except (JoseError, ValueError, TypeError, KeyError, OverflowError) as error:
             msg = "The proof is not one of this service."
             raise InvalidProof(msg) from error
-        if token.header.get("typ") != _TYPE:
+        if token.header.get("typ") != _TYPE or not isinstance(jti, str):
             msg = "The proof is not one of this service."
             raise InvalidProof(msg)
         if (claims.get("req"), claims.get("act")) != (str(request_id), action.value):

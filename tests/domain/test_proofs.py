@@ -1,0 +1,118 @@
+"""Proofs hold for one request, one action, one actor, five minutes, and for nothing else (design, section 3)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc import jwt
+from joserfc.jwk import OctKey
+
+from domain.proofs import LIFETIME, InvalidProof, ProofKey
+from domain.states import Action
+
+SECRET = "a secret that is long enough for a test"
+KEY = ProofKey(SECRET)
+REQUEST, ACTOR = uuid4(), uuid4()
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+def mint() -> str:
+    return KEY.mint(REQUEST, Action.APPROVE, ACTOR, jti="one", now=NOW)
+
+
+def self_made(header: dict[str, Any] | None = None, **claims: Any) -> str:
+    """A proof by somebody who has the key but not our manners."""
+    own = OctKey.import_key(sha256(b"justiam access request proof\x00" + SECRET.encode()).digest())
+    said = {
+        "sub": str(ACTOR),
+        "req": str(REQUEST),
+        "act": "approve",
+        "jti": "one",
+        "iat": int(NOW.timestamp()),
+        "exp": int((NOW + LIFETIME).timestamp()),
+    }
+    return jwt.encode({"alg": "HS256", "typ": "justiam-proof+jwt"} | (header or {}), said | claims, own)
+
+
+def check(proof: str, *, request_id: UUID = REQUEST, action: Action = Action.APPROVE, at: datetime = NOW) -> UUID:
+    return KEY.check(proof, request_id, action, at=at).actor_id
+
+
+def test_a_proof_names_its_actor_and_what_it_is_used_up_by() -> None:
+    proven = KEY.check(mint(), REQUEST, Action.APPROVE, at=NOW + timedelta(minutes=4))
+    assert (proven.actor_id, proven.jti) == (ACTOR, "one")
+
+
+def test_a_self_made_one_is_made_right_so_that_the_others_fail_for_their_own_reason() -> None:
+    assert check(self_made()) == ACTOR
+
+
+@pytest.mark.parametrize("action", set(Action) - {Action.APPROVE})
+def test_a_proof_is_for_one_action(action: Action) -> None:
+    with pytest.raises(InvalidProof, match="another request or another action"):
+        check(mint(), action=action)
+
+
+def test_a_proof_is_for_one_request() -> None:
+    with pytest.raises(InvalidProof, match="another request or another action"):
+        check(mint(), request_id=uuid4())
+
+
+@pytest.mark.parametrize("late", [LIFETIME + timedelta(seconds=1), timedelta(days=30), -timedelta(minutes=2)])
+def test_a_proof_holds_for_five_minutes(late: timedelta) -> None:
+    with pytest.raises(InvalidProof, match="expired"):
+        check(mint(), at=NOW + late)
+
+
+def test_no_proof_holds_for_longer_whatever_it_says() -> None:
+    long = self_made(exp=int((NOW + timedelta(days=365)).timestamp()))
+    with pytest.raises(InvalidProof, match="expired"):
+        check(long, at=NOW + LIFETIME + timedelta(seconds=1))
+
+
+def test_another_secret_proves_nothing() -> None:
+    other = ProofKey("another secret that is long enough too").mint(REQUEST, Action.APPROVE, ACTOR, jti="one", now=NOW)
+    with pytest.raises(InvalidProof):
+        check(other)
+
+
+def test_a_changed_claim_breaks_the_signature() -> None:
+    head, _, signature = mint().split(".")
+    claims = json.dumps({"sub": str(uuid4()), "req": str(REQUEST), "act": "approve", "jti": "x", "iat": 0, "exp": 9e9})
+    payload = base64.urlsafe_b64encode(claims.encode()).decode().rstrip("=")
+    with pytest.raises(InvalidProof):
+        check(f"{head}.{payload}.{signature}")
+
+
+def test_an_unsigned_proof_proves_nothing() -> None:
+    head = base64.urlsafe_b64encode(b'{"alg":"none","typ":"justiam-proof+jwt"}').decode().rstrip("=")
+    with pytest.raises(InvalidProof):
+        check(f"{head}.{mint().split('.')[1]}.")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"sub": "bob"}, {"sub": None}, {"jti": None}, {"sub": 5}, {"iat": "soon"}, {"exp": None}, {"exp": 10**30}],
+)
+def test_claims_that_make_no_sense_prove_nothing(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidProof):
+        check(self_made(**wrong))
+
+
+def test_a_token_of_another_kind_signed_with_the_same_key_proves_nothing() -> None:
+    with pytest.raises(InvalidProof):
+        check(self_made(header={"typ": "at+jwt"}))
+
+
+@given(st.one_of(st.text(), st.binary().map(lambda raw: base64.urlsafe_b64encode(raw).decode()), st.just("a.b.c")))
+def test_garbage_proves_nothing_and_breaks_nothing(garbage: str) -> None:
+    with pytest.raises(InvalidProof):
+        check(garbage)
