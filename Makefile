@@ -41,6 +41,10 @@ pytest: $(STAMP) ## Run the tests with a coverage report (PYTEST_ARGS="-k …")
 bench: $(STAMP) ## Measure the service as a ratio to its floor (BENCH_ARGS="--expiries 500")
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
+.PHONY: histories
+histories: $(STAMP) ## Store histories of this version's workflow, which later versions have to replay
+	@$(BIN)/pytest --quiet --no-header tests/workflows/test_replay.py -k happens_now --store-histories
+
 .PHONY: lint
 lint: $(STAMP) ## Find mistakes (ruff, all rules but the explained exceptions)
 	@$(BIN)/ruff check

@@ -35,8 +35,10 @@ _log = structlog.get_logger(__name__)
 
 _GRACE: Final = timedelta(seconds=10)
 """What is in hand when the worker is told to stop has this long to finish."""
-_FURNISH_EVERY: Final = 60.0
-"""Seconds between two looks whether Temporal still has the Schedule and the search attributes."""
+_FURNISH_EVERY: Final = 10.0
+"""Seconds between two looks whether Temporal still has the Schedule and the search attributes, which are two reads.
+
+Where its database was wiped, no workflow can be started until it has them again."""
 _ATTEND_EVERY: Final = 2.0
 """Seconds between two looks for requests whose workflow has to be started or nudged."""
 _RECONNECT_EVERY: Final = 2.0

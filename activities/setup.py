@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from typing import Final
 
@@ -75,17 +76,16 @@ async def _schedule(client: Client, interval: timedelta) -> list[str]:
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=interval)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_CATCH_UP),
     )
-    try:
-        # At once as well: where the Schedule was gone, so was everything else.
-        await client.create_schedule(names.EXPIRY_SCHEDULE, schedule, trigger_immediately=True, rpc_timeout=_CALL)
-    except ScheduleAlreadyRunningError:
-        return await _keep_interval(client, interval)
-    return [f"schedule {names.EXPIRY_SCHEDULE}"]
-
-
-async def _keep_interval(client: Client, interval: timedelta) -> list[str]:
     handle = client.get_schedule_handle(names.EXPIRY_SCHEDULE)
-    current = (await handle.describe(rpc_timeout=_CALL)).schedule.spec.intervals
+    try:
+        current = (await handle.describe(rpc_timeout=_CALL)).schedule.spec.intervals
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        # At once as well: where the Schedule was gone, so was everything else.
+        with contextlib.suppress(ScheduleAlreadyRunningError):
+            await client.create_schedule(names.EXPIRY_SCHEDULE, schedule, trigger_immediately=True, rpc_timeout=_CALL)
+        return [f"schedule {names.EXPIRY_SCHEDULE}"]
     if [spec.every for spec in current] == [interval]:
         return []
 

@@ -34,6 +34,14 @@ Databases = Callable[[], AbstractContextManager[str]]
 _TEST_SERVER: Final = Path(sys.executable).parent / "temporal-test-server"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--store-histories",
+        action="store_true",
+        help="keep the histories of this run in tests/histories, for later versions to replay",
+    )
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
     """Where a database of the session's PostgreSQL is, by name."""
@@ -128,7 +136,8 @@ def temporal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestingTempor
 @pytest.fixture(scope="session")
 async def temporal_client(temporal: TestingTemporal) -> Client:
     """A client of the real server, which has the search attributes."""
-    client = await Client.connect(temporal.address, data_converter=pydantic_data_converter)
+    # Histories are stored with the name of whoever made them; the machine's is nobody's business.
+    client = await Client.connect(temporal.address, data_converter=pydantic_data_converter, identity="tests")
     # Without the Schedule: the sweep runs where a test calls for it.
     await setup._search_attributes(client)
     return client
