@@ -1,0 +1,82 @@
+"""Migrations: one line of them, no difference to the tables, back and forth, and never two at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from db import migrate
+from db.database import Database
+from tests.record import Record
+
+
+@pytest.fixture
+def empty(postgres: Callable[[str], str]) -> Iterator[str]:
+    """A database without a schema."""
+    name = sql.Identifier(f"empty_{uuid4().hex}")
+    with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        yield postgres(name.as_string().strip('"'))
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def test_nothing_forks() -> None:
+    assert len(migrate.heads()) == 1
+
+
+def test_up_check_down_and_up_again(empty: str) -> None:
+    applied = migrate.upgrade(empty)
+    assert applied[-1:] == migrate.heads()
+    migrate.check(empty)
+    migrate.downgrade(empty, "base")
+    with psycopg.connect(empty) as connection:
+        left = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        ).fetchall()
+    assert left == []
+    assert migrate.upgrade(empty) == applied
+    assert migrate.upgrade(empty) == []
+
+
+def test_two_that_migrate_at_once_take_turns(empty: str) -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as processes:
+        applied = processes.map(migrate.upgrade, [empty, empty])
+    assert min(map(len, applied)) == 0
+    migrate.check(empty)
+
+
+class TestTimeline:
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE access_request_timeline SET actor = 'nobody'",
+            "DELETE FROM access_request_timeline",
+            "TRUNCATE access_request_timeline",
+        ],
+    )
+    async def test_is_append_only(self, record: Record, statement: str) -> None:
+        cast = await record.cast()
+        request_id = await record.submit(cast.template, cast.requester)
+        with pytest.raises(psycopg.IntegrityError, match="append-only"):
+            await record.execute(statement)
+        assert await record.kinds(request_id) == ["submitted"]
+
+
+async def test_every_foreign_key_has_an_index(db: Database) -> None:
+    async with db.connection() as connection:
+        rows = await connection.execute(
+            """
+            SELECT c.conrelid::regclass::text || '.' || a.attname AS bare
+            FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
+            WHERE c.contype = 'f' AND NOT EXISTS (
+                SELECT FROM pg_index i WHERE i.indrelid = c.conrelid AND i.indkey[0] = c.conkey[1])
+            """
+        )
+        bare = {row["bare"] for row in await rows.fetchall()}
+    # Users are never deleted, so nobody ever asks what refers to one of them.
+    assert bare <= {"access_request_messages.author_id", "access_tokens.user_id"}
