@@ -29,7 +29,10 @@ EXPIRES_AT: Final = SearchAttributeKey.for_datetime("AccessRequestExpiresAt")
 SEARCH_ATTRIBUTES: Final = (STATUS, TEMPLATE, APP, REQUESTER, EXPIRES_AT)
 
 _LONGEST_KEYWORD: Final = 255
-"""Temporal's limit for a keyword in its SQL stores, in characters."""
+"""Temporal's limit for a keyword in its SQL stores, in characters.
+
+Counted in UTF-16 units, of which JSON takes six bytes each at most, it keeps the limit of 2 KiB for a value as well.
+"""
 
 
 def search_attributes(
@@ -38,13 +41,17 @@ def search_attributes(
     """What operators filter the workflows of requests by."""
     pairs = [
         SearchAttributePair(STATUS, status.value),
-        SearchAttributePair(TEMPLATE, template_name[:_LONGEST_KEYWORD]),
-        SearchAttributePair(APP, app_name[:_LONGEST_KEYWORD]),
-        SearchAttributePair(REQUESTER, requester_email[:_LONGEST_KEYWORD]),
+        SearchAttributePair(TEMPLATE, _keyword(template_name)),
+        SearchAttributePair(APP, _keyword(app_name)),
+        SearchAttributePair(REQUESTER, _keyword(requester_email)),
     ]
     if expires_at is not None:
         pairs.append(SearchAttributePair(EXPIRES_AT, expires_at))  # type: ignore[arg-type]
     return TypedSearchAttributes(pairs)
+
+
+def _keyword(value: str) -> str:
+    return value.encode("utf-16-le")[: 2 * _LONGEST_KEYWORD].decode("utf-16-le", errors="ignore")
 
 
 def attribute_changes(
