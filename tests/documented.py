@@ -1,4 +1,4 @@
-"""What documentation says exists, and what does: commands, settings, routes."""
+"""What documentation shows, and what there is: code blocks, commands, settings, routes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,20 @@ from cli.main import app
 from settings import Settings, describe_settings
 
 ROOT: Final = Path(__file__).parents[1]
+FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 VARIABLE: Final = re.compile(r"\bJUSTIAM_[A-Z][A-Z_]*\b")
 
 _COMMAND: Final = typer.main.get_command(app)
 _PLACEHOLDER: Final = re.compile(r"[…<|]|\.\.\.")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of one language, without the indentation of a list that they stand in."""
+    return [
+        "\n".join(line.removeprefix(indent) for line in body.splitlines())
+        for indent, kind, body in FENCE.findall(page.read_text())
+        if kind == language
+    ]
 
 
 def known_variables() -> set[str]:

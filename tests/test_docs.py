@@ -12,14 +12,13 @@ from typing import Final
 import pytest
 
 from api import problems
-from tests.documented import ROOT, VARIABLE, command_problem, known_variables, routes
+from tests.documented import FENCE, ROOT, VARIABLE, blocks, command_problem, known_variables, routes
 
 PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 EACH_PAGE: Final = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 EXAMPLES: Final = {"decide.py"}
 """Files that a reader is asked to make."""
 
-FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE: Final = re.compile(r"[A-Za-z_.][\w.-]*(/[\w.-]+)*(/|\.(py|md|txt|toml|ya?ml|sh))")
 API_PATH: Final = re.compile(r"(?:/api/v1|\$\{?API\}?)((?:/[\w{}$<>.-]+)*)")
@@ -35,15 +34,6 @@ def prose(page: Path) -> str:
 
 def code_spans(page: Path) -> list[str]:
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(page))]
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of one language, without the indentation of a list that they stand in."""
-    return [
-        "\n".join(line.removeprefix(indent) for line in body.splitlines())
-        for indent, kind, body in FENCE.findall(page.read_text())
-        if kind == language
-    ]
 
 
 def anchors(page: Path) -> set[str]:

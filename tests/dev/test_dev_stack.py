@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import httpx
 import psutil
@@ -22,6 +25,26 @@ from tests.dev.running import (
     start_in_vain,
     wait_until,
 )
+from tests.documented import ROOT, blocks
+
+SHOWN: Final = {
+    "README.md": ['{"roles":["db_readonly"]}', "revoked\n{}\n", '"event": "access_request.approved"'],
+    "docs/signals.md": [
+        "approved by bob@example.com\n",
+        "There is no signal “aprove”",
+        "Nobody decides their own request",
+        '"refusals":3',
+    ],
+}
+"""What comes of pasting a page's shell blocks one after the other."""
+
+
+def cancel_pending(dev: Dev, name: str) -> None:
+    user, requests = dev.description["users"][name], f"{dev.description['api_url']}/api/v1/access-requests"
+    with httpx.Client(headers={"Authorization": f"Bearer {user['token']}"}) as http:
+        for request in http.get(requests).raise_for_status().json()["items"]:
+            if request["status"] == "pending":
+                http.post(f"{requests}/{request['id']}/revoke").raise_for_status()
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +87,24 @@ class TestRunning:
         submitted = json.loads(done.stdout)
         assert submitted["status"] == "pending"
         assert submitted["requester"]["email"] == "alice@example.com"
+
+    @pytest.mark.skipif(shutil.which("curl") is None, reason="the documentation shows curl")
+    @pytest.mark.parametrize("page", ["README.md", "docs/signals.md"])
+    def test_runs_what_the_documentation_shows(self, dev: Dev, tmp_path: Path, page: str) -> None:
+        cancel_pending(dev, "alice")
+        (tmp_path / ".justiam").symlink_to(dev.data_dir)
+        (tmp_path / ".venv").symlink_to(sys.prefix)
+        for block in blocks(ROOT / page, "python"):
+            (tmp_path / "decide.py").write_text(block)
+        shown = [block for block in blocks(ROOT / page, "sh") if not block.startswith("make ")]
+        script = "\n".join(["set -euo pipefail", *shown])
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        for text in SHOWN[page]:
+            assert text in done.stdout, done.stdout
 
     def test_keeps_secrets_from_other_accounts(self, dev: Dev) -> None:
         assert dev.data_dir.stat().st_mode & 0o777 == 0o700
