@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,7 @@ def known_variables() -> set[str]:
     return {setting.variable for setting in describe_settings()} | of_clients
 
 
+@cache
 def routes() -> set[tuple[str, str]]:
     """Method and path of every operation in the OpenAPI document; parameters as `{}`."""
     nowhere = Settings(database_url=SecretStr("postgresql://nobody@127.0.0.1/nothing"), secret_key=SecretStr("x" * 32))
