@@ -157,6 +157,7 @@ async def _repeat(chore: str, every_secs: float, work: Callable[[], Awaitable[ob
             done = await work()
             if done:
                 _log.info(chore, done=done)
-        except (RPCError, DatabaseError, PoolTimeout) as error:
+        except (RPCError, DatabaseError, PoolTimeout, RuntimeError) as error:
+            # RuntimeError is what Temporal's client raises where it cannot connect.
             _log.warning(f"{chore}_failed", error=str(error))
         await asyncio.sleep(every_secs)

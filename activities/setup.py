@@ -6,6 +6,7 @@ import contextlib
 from datetime import timedelta
 from typing import Final
 
+import structlog
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import (
     Client,
@@ -24,7 +25,10 @@ from temporalio.service import RPCError, RPCStatusCode
 from workflows import names
 from workflows.expiry_sweep import AccessRequestExpirySweep
 
+_log = structlog.get_logger(__name__)
+
 _CALL: Final = timedelta(seconds=10)
+_NOT_OURS_TO_SET: Final = {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED}
 _SWEEP_LIMIT: Final = timedelta(hours=1)
 _CATCH_UP: Final = timedelta(minutes=1)
 """Runs missed for longer than this are not made up for: one sweep repairs whatever several would have."""
@@ -43,9 +47,16 @@ async def ensure(client: Client, sweep_interval: timedelta) -> list[str]:
 
 
 async def _search_attributes(client: Client) -> list[str]:
-    listed = await client.operator_service.list_search_attributes(
-        ListSearchAttributesRequest(namespace=client.namespace), timeout=_CALL
-    )
+    try:
+        listed = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace), timeout=_CALL
+        )
+    except RPCError as error:
+        if error.status not in _NOT_OURS_TO_SET:
+            raise
+        # Where administrators keep the attributes (Temporal Cloud), the Schedule is still ours to make.
+        _log.warning("search_attributes_not_readable", error=str(error))
+        return []
     missing = {
         key.name: int(key.indexed_value_type)
         for key in names.SEARCH_ATTRIBUTES

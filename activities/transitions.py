@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import structlog
+from psycopg import DataError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from db import transitions
 from db.database import Database
-from domain.errors import Forbidden
+from domain.errors import Forbidden, Invalid
 from domain.proofs import ProofKey
 from domain.transitions import AccessRequestInput, Outcome, Refused, Transition
 from workflows import names
+
+_log = structlog.get_logger(__name__)
 
 
 class TransitionActivities:
@@ -39,9 +43,15 @@ class TransitionActivities:
     async def apply_transition(self, transition: Transition) -> Outcome:
         """Carry out a step, or say why not."""
         _refuse_remote()
-        return await transitions.apply(
-            self._db, self._proofs, transition, trust_claimed_actors=self._trust_signal_actors
-        )
+        try:
+            return await transitions.apply(
+                self._db, self._proofs, transition, trust_claimed_actors=self._trust_signal_actors
+            )
+        except DataError as error:
+            # What PostgreSQL will never take must not be tried for ever: every other step would wait behind it.
+            _log.exception("transition_cannot_be_stored", request_id=str(transition.request_id))
+            state = await transitions.load(self._db, transition.request_id)
+            return Outcome(state=state, refusal=Invalid.code, detail=f"It cannot be stored: {error}")
 
     @activity.defn(name=names.RECORD_REFUSAL)
     async def record_refusal(self, refused: Refused) -> None:

@@ -122,7 +122,7 @@ async def _submit(
             %(minutes)s, %(justification)s, %(answers)s, %(snapshot)s, %(mapping_ids)s, %(approver_group_ids)s,
             %(escalation_group_id)s, %(admins_decide)s, %(notified_ids)s,
             now() + make_interval(mins => %(escalation_after_mins)s), CASE WHEN %(escalated)s THEN now() END,
-            now() + %(grace)s,             %(idempotency_key)s, %(digest)s)
+            now() + %(grace)s, %(idempotency_key)s, %(digest)s)
         """,
         {
             "id": request_id,

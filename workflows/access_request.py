@@ -26,8 +26,8 @@ from temporalio.exceptions import (
 with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, ValidationError
 
-    from domain.actors import SystemActor
-    from domain.errors import Invalid, NotFound, RequestNotActive, RequestNotPending
+    from domain.actors import SystemActor, workflow_id
+    from domain.errors import Forbidden, Invalid, NotFound, RequestNotActive, RequestNotPending
     from domain.states import PEOPLES_ACTIONS, Action, Status, after
     from domain.text import made_storable
     from domain.transitions import (
@@ -92,6 +92,9 @@ class AccessRequestWorkflow:
     @workflow.run
     async def run(self, _: AccessRequestInput) -> AccessRequestResult:
         """Load the record, then wait for decisions and timers until the request is closed."""
+        if workflow.info().workflow_id != workflow_id(self._request_id):
+            # In the place of another request's workflow it would keep that one from ever being started.
+            raise _refused(Forbidden.code, "A request's workflow has the id of its request.")
         try:
             await self._load()
             await self._live()

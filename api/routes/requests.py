@@ -39,9 +39,7 @@ Prefer = Annotated[
     str | None,
     Header(max_length=200, description="`respond-async`: hand the decision over and answer 202 without its outcome."),
 ]
-_DECISION_REFUSALS: Final = refusals(
-    "forbidden", "not_found", "request_not_pending", "decision_in_progress", "orchestrator_unavailable"
-)
+_DECISION_REFUSALS: Final = refusals("forbidden", "not_found", "request_not_pending", "orchestrator_unavailable")
 _REVOCATION_REFUSALS: Final = refusals("forbidden", "not_found", "request_not_active", "orchestrator_unavailable")
 _ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
     202: {"model": RequestView, "description": "Handed over (`Prefer: respond-async`); the request as it is now."}
@@ -147,7 +145,7 @@ async def submit_request(  # noqa: PLR0917 - what FastAPI hands over
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> RequestView:
-    """Ask for access. Approvers are notified; the answer says who (`notified_approvers`).
+    """Ask for access. The template's policy chooses whom to notify; the answer says who (`notified_approvers`).
 
     At most one request per person and template is pending at a time: another answers `pending_request_exists`. An
     auto-approved request is answered as pending and granted a moment later.
