@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Self
 
 import httpx
 import structlog
-from joserfc.errors import JoseError
+from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import JWKRegistry, Key, OctKey, RSAKey
 from joserfc.jwt import JWTClaimsRegistry
 
@@ -41,6 +42,8 @@ _MOST_KEYS: Final = 100
 _RSA_MIN_BITS: Final = 2048
 _LONGEST_SUBJECT: Final = 255
 """OpenID Connect Core, section 2."""
+_KEY_TYPES: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+"""The keys that a family of algorithms is used with."""
 _TYPES: Final = frozenset({None, "jwt", "at+jwt"})
 """What a token for an API may call itself. Logout tokens, proofs of possession and the like do not pass for one."""
 
@@ -87,7 +90,9 @@ class _Issuer:
             key
             for key in self._keys
             # RFC 7517, section 4.4: a key that names its algorithm is for no other.
-            if key.get("alg") in {None, algorithm} and (token.key_id is None or key.kid == token.key_id)
+            if key.key_type == _KEY_TYPES[algorithm[:2]]
+            and key.get("alg") in {None, algorithm}
+            and (token.key_id is None or key.kid == token.key_id)
         ]
         # One without a name is found only where there is no choice.
         return fitting[0] if fitting and (token.key_id is not None or len(fitting) == 1) else None
@@ -206,10 +211,17 @@ class Issuers:
 
 def _usable(jwk: object) -> Key | None:
     """A public key that verifies signatures; None where it is something else. Others of the set still count."""
-    if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
-        return None
     try:
-        key = JWKRegistry.import_key(jwk)
+        if (
+            not isinstance(jwk, dict)
+            or jwk.get("use", "sig") != "sig"
+            or "verify" not in jwk.get("key_ops", ["verify"])
+        ):
+            return None
+        with warnings.catch_warnings():
+            # Of weak keys, which are left out below.
+            warnings.simplefilter("ignore", SecurityWarning)
+            key = JWKRegistry.import_key(jwk)
     except (JoseError, ValueError, TypeError, KeyError, AttributeError):
         return None
     # A secret key verifies what anybody who reads the set can make.

@@ -12,8 +12,14 @@ __all__ = ["application", "house", "standing_house"]
 
 
 @pytest.fixture
-async def shop(house: House) -> Shop:
-    """A house of this test's own, with an application and somebody who may use it."""
+async def shop(standing_house: House) -> Shop:
+    """An application and somebody who may use it, of this test's own, in a house that the tests of a module share."""
+    return await open_shop(standing_house)
+
+
+@pytest.fixture
+async def lone_shop(house: House) -> Shop:
+    """One in a house of its own: for what concerns all shops, as signing keys do."""
     return await open_shop(house)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -23,6 +25,8 @@ ISSUER: Final = "http://127.0.0.1:8000"
 EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+
+_numbers: Iterator[int] = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -107,20 +111,28 @@ class Shop:
         async with self.house.db.connection() as connection:
             await connection.execute(statement, list(values))
 
-    async def count(self, table: str) -> int:
+    async def person(self, name: str, *, owner: Somebody | None = None) -> Somebody:
+        """Somebody else."""
+        return await self.house.person(f"{name}.{next(_numbers)}", owner=owner)
+
+    async def issued(self) -> int:
+        """How many tokens for the application are on record."""
+        return await self.count("SELECT count(*) AS n FROM access_tokens WHERE app_id = %s", self.app.id)
+
+    async def count(self, query: str, *values: Any) -> int:
         async with self.house.db.connection() as connection:
-            rows = await connection.execute(f"SELECT count(*) AS n FROM {table}")  # noqa: S608 - a name of ours
-            row = await rows.fetchone()
+            row = await (await connection.execute(query, list(values))).fetchone()
         assert row is not None
         return int(row["n"])
 
 
 async def open_shop(house: House) -> Shop:
-    app = await house.application()
+    number = next(_numbers)
+    app = await house.application(f"Internal DB {number}")
     made: NewClientSecret = await applications.rotate_client_secret(house.db, app.id)
     mapping = await house.mapping(app.id)
-    dana = await house.person("dana")
-    team = await house.group("team", dana)
+    dana = await house.person(f"dana.{number}")
+    team = await house.group(f"team {number}", dana)
     await applications.attach(house.db, mapping.id, team.id)
     return Shop(house, app, made.client_secret, mapping, team, dana)
 
@@ -163,8 +175,8 @@ def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
 
 
-async def another_application(shop: Shop, name: str = "Other") -> tuple[ApplicationView, tuple[str, str]]:
+async def another_application(shop: Shop) -> tuple[ApplicationView, tuple[str, str]]:
     """An application with a secret."""
-    app = await shop.house.application(name)
+    app = await shop.house.application(f"Other {next(_numbers)}")
     made = await applications.rotate_client_secret(shop.house.db, app.id)
     return app, (made.client_id, made.client_secret)

@@ -50,14 +50,14 @@ async def _later(shop: Shop, by: timedelta) -> None:
 
 
 class TestTheKeySet:
-    async def test_has_public_keys_alone(self, shop: Shop) -> None:
-        [key] = await _published(shop)
+    async def test_has_public_keys_alone(self, lone_shop: Shop) -> None:
+        [key] = await _published(lone_shop)
         assert set(key) == {"kty", "crv", "x", "y", "kid", "alg", "use"}
         assert (key["kty"], key["crv"], key["alg"], key["use"]) == ("EC", "P-256", "ES256", "sig")
-        await signing_keys.rotate(shop.house.db, VAULT, Algorithm.RS256)
-        assert len(await _kids(shop)) == 2
+        await signing_keys.rotate(lone_shop.house.db, VAULT, Algorithm.RS256)
+        assert len(await _kids(lone_shop)) == 2
         assert not {"d", "p", "q", "dp", "dq", "qi", "k", "oth"} & {
-            name for key in await _published(shop) for name in key
+            name for key in await _published(lone_shop) for name in key
         }
 
     async def test_and_metadata_need_no_token(self, standing_shop: Shop) -> None:
@@ -72,61 +72,61 @@ class TestTheKeySet:
             path = about[name].removeprefix(ISSUER)
             assert (await standing_shop.house.client.get(path)).status_code in {200, 405}
 
-    async def test_is_made_once_by_many_who_ask_first(self, shop: Shop) -> None:
-        rings = [KeyRing(shop.house.db, Vault(SECRET)) for _ in range(8)]
+    async def test_is_made_once_by_many_who_ask_first(self, lone_shop: Shop) -> None:
+        rings = [KeyRing(lone_shop.house.db, Vault(SECRET)) for _ in range(8)]
         seen = await asyncio.gather(*(ring.published() for ring in rings))
         assert len({json.dumps(keys) for keys in seen}) == 1
-        assert await shop.count("signing_keys") == 1
+        assert await lone_shop.count("SELECT count(*) AS n FROM signing_keys") == 1
 
 
 class TestRotation:
-    async def test_publishes_a_key_before_it_signs_and_after(self, shop: Shop) -> None:
-        old = await _signer(shop)
-        token = await shop.token()
-        new = await signing_keys.rotate(shop.house.db, VAULT, Algorithm.ES256)
-        assert await _kids(shop) == {old, new}
-        assert await _signer(shop) == old
-        await _later(shop, signing_keys.PUBLISHED_AHEAD)
-        assert await _signer(shop) == new
-        assert await shop.active(token), "what the old key signed still counts"
-        await shop.verified(token)
-        await _later(shop, timedelta(minutes=59))
-        assert await _kids(shop) == {old, new}
-        await _later(shop, timedelta(minutes=2))
-        assert await _kids(shop) == {new}
-        assert not await shop.active(token)
-        await signing_keys.rotate(shop.house.db, VAULT, Algorithm.ES256)
-        assert old not in {key.kid for key in await signing_keys.list_keys(shop.house.db)}
+    async def test_publishes_a_key_before_it_signs_and_after(self, lone_shop: Shop) -> None:
+        old = await _signer(lone_shop)
+        token = await lone_shop.token()
+        new = await signing_keys.rotate(lone_shop.house.db, VAULT, Algorithm.ES256)
+        assert await _kids(lone_shop) == {old, new}
+        assert await _signer(lone_shop) == old
+        await _later(lone_shop, signing_keys.PUBLISHED_AHEAD)
+        assert await _signer(lone_shop) == new
+        assert await lone_shop.active(token), "what the old key signed still counts"
+        await lone_shop.verified(token)
+        await _later(lone_shop, timedelta(minutes=59))
+        assert await _kids(lone_shop) == {old, new}
+        await _later(lone_shop, timedelta(minutes=2))
+        assert await _kids(lone_shop) == {new}
+        assert not await lone_shop.active(token)
+        await signing_keys.rotate(lone_shop.house.db, VAULT, Algorithm.ES256)
+        assert old not in {key.kid for key in await signing_keys.list_keys(lone_shop.house.db)}
 
-    async def test_reaches_processes_that_run(self, shop: Shop) -> None:
-        old = await _signer(shop)
+    async def test_reaches_processes_that_run(self, lone_shop: Shop) -> None:
+        old = await _signer(lone_shop)
         for algorithm in (Algorithm.RS256, Algorithm.ES256):
-            new = await signing_keys.rotate(shop.house.db, VAULT, algorithm, now=True)
-            token = await shop.token()
+            new = await signing_keys.rotate(lone_shop.house.db, VAULT, algorithm, now=True)
+            token = await lone_shop.token()
             assert parts(token)[0] == {"alg": algorithm, "typ": "at+jwt", "kid": new}
-            await shop.verified(token)
-            assert await shop.active(token)
-        assert old in {key["kid"] for key in await _published(shop)}
+            await lone_shop.verified(token)
+            assert await lone_shop.active(token)
+        assert old in {key["kid"] for key in await _published(lone_shop)}
 
-    async def test_after_a_leak_voids_everything_at_once(self, shop: Shop) -> None:
-        token = await shop.token()
-        new = await signing_keys.rotate(shop.house.db, VAULT, Algorithm.ES256, compromised=True)
-        assert not await shop.active(token)
-        assert await _signer(shop) == new
-        assert await _kids(shop) == {new}
+    async def test_after_a_leak_voids_everything_at_once(self, lone_shop: Shop) -> None:
+        token = await lone_shop.token()
+        new = await signing_keys.rotate(lone_shop.house.db, VAULT, Algorithm.ES256, compromised=True)
+        assert not await lone_shop.active(token)
+        assert await _signer(lone_shop) == new
+        assert await _kids(lone_shop) == {new}
 
-    async def test_by_many_at_once_leaves_one_that_signs(self, shop: Shop) -> None:
+    async def test_by_many_at_once_leaves_one_that_signs(self, lone_shop: Shop) -> None:
         await asyncio.gather(
-            *(signing_keys.rotate(shop.house.db, VAULT, Algorithm.ES256, now=True) for _ in range(6)),
-            *(shop.token() for _ in range(6)),
+            *(signing_keys.rotate(lone_shop.house.db, VAULT, Algorithm.ES256, now=True) for _ in range(6)),
+            *(lone_shop.token() for _ in range(6)),
         )
-        keys = await signing_keys.list_keys(shop.house.db)
-        assert [key.kid for key in keys if key.signs] == [await _signer(shop)]
+        keys = await signing_keys.list_keys(lone_shop.house.db)
+        assert [key.kid for key in keys if key.signs] == [await _signer(lone_shop)]
 
     async def test_an_unknown_key_is_looked_for_once_a_second_at_most(
-        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+        self, lone_shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        ring = KeyRing(shop.house.db, VAULT)
+        ring = KeyRing(lone_shop.house.db, VAULT)
         await ring.published()
         reads = 0
         published = signing_keys.published
@@ -143,10 +143,10 @@ class TestRotation:
 
 
 class TestAtRest:
-    async def test_the_private_half_is_nowhere_in_clear(self, shop: Shop) -> None:
-        key = await shop.house.app.state.signing_keys.signing(await _signer(shop))
+    async def test_the_private_half_is_nowhere_in_clear(self, lone_shop: Shop) -> None:
+        key = await lone_shop.house.app.state.signing_keys.signing(await _signer(lone_shop))
         private = key.key.as_dict(private=True)["d"]
-        async with shop.house.db.connection() as connection:
+        async with lone_shop.house.db.connection() as connection:
             rows = await connection.execute("SELECT s::text AS row, s.private_key FROM signing_keys s")
             stored = await rows.fetchall()
         assert private not in str(stored)
@@ -171,14 +171,14 @@ class TestAtRest:
         key = SigningKey.generate(Algorithm.ES256)
         assert VAULT.seal(key) != VAULT.seal(key)
 
-    async def test_another_secret_key_stops_signing_until_a_key_is_made_with_it(self, shop: Shop) -> None:
-        token = await shop.token()
+    async def test_another_secret_key_stops_signing_until_a_key_is_made_with_it(self, lone_shop: Shop) -> None:
+        token = await lone_shop.token()
         vault = Vault("another secret that is long enough for a test")
-        shop.house.app.state.signing_keys = KeyRing(shop.house.db, vault)
-        check_oauth_error(await shop.exchange(), 503, "temporarily_unavailable")
-        assert await shop.active(token), "what was signed before is verified with the public half"
-        await signing_keys.rotate(shop.house.db, vault, Algorithm.ES256, now=True)
-        assert await shop.active(await shop.token())
+        lone_shop.house.app.state.signing_keys = KeyRing(lone_shop.house.db, vault)
+        check_oauth_error(await lone_shop.exchange(), 503, "temporarily_unavailable")
+        assert await lone_shop.active(token), "what was signed before is verified with the public half"
+        await signing_keys.rotate(lone_shop.house.db, vault, Algorithm.ES256, now=True)
+        assert await lone_shop.active(await lone_shop.token())
 
 
 class TestTheIssuer:
