@@ -35,6 +35,7 @@ SHOWN: Final = {
         "Nobody decides their own request",
         '"refusals":3',
     ],
+    "docs/tokens.md": ['"active":true', '"username":"alice@example.com"'],
 }
 """What comes of pasting a page's shell blocks one after the other."""
 
@@ -89,7 +90,7 @@ class TestRunning:
         assert submitted["requester"]["email"] == "alice@example.com"
 
     @pytest.mark.skipif(shutil.which("curl") is None, reason="the documentation shows curl")
-    @pytest.mark.parametrize("page", ["README.md", "docs/signals.md"])
+    @pytest.mark.parametrize("page", ["README.md", "docs/signals.md", "docs/tokens.md"])
     def test_runs_what_the_documentation_shows(self, dev: Dev, tmp_path: Path, page: str) -> None:
         cancel_pending(dev, "alice")
         (tmp_path / ".justiam").symlink_to(dev.data_dir)
