@@ -28,6 +28,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PREFIX: Final = "JUSTIAM_"
+ENDPOINT_VARIABLE: Final = "JUSTIAM_ENDPOINT"
+"""Where clients find the service: the commands for people, and Terraform. No setting of the service itself."""
+TOKEN_VARIABLE: Final = "JUSTIAM_TOKEN"  # noqa: S105 - the name of the variable
+"""Whom clients act for."""
 _SECRET_KEY_MIN_CHARS: Final = 32
 _MASK: Final = "********"
 _HTTP_URL: Final = TypeAdapter(HttpUrl)
@@ -260,7 +264,7 @@ def describe_settings() -> list[SettingDescription]:
 
 def unknown_variables() -> list[str]:
     """Variables of the environment that begin like settings and are none: most often misspelt."""
-    known = {_variable(name) for name in Settings.model_fields}
+    known = {_variable(name) for name in Settings.model_fields} | {ENDPOINT_VARIABLE, TOKEN_VARIABLE}
     return sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
 
 
