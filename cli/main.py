@@ -12,6 +12,7 @@ import typer
 
 from cli import identity, signing_key, token
 from cli.explaining import checked_settings, fail, unreachable_explained
+from cli.people import account, requests, templates
 from settings import SettingsError, describe_settings, unknown_variables
 
 _GRACEFUL_SHUTDOWN_SECS: Final = 5
@@ -21,16 +22,19 @@ _LAST_ANSWER_SECS: Final = 0.1
 app = typer.Typer(
     name="justiam",
     help="Time-limited access to applications: people ask, approvers decide, the access ends by itself.\n\n"
+    "People sign in with `justiam login` and begin with `justiam request submit`.\n\n"
     "To try it, run `justiam dev`: it needs nothing else. In production, run `justiam migrate` and "
     "`justiam setup-temporal` once for each version, then any number of `justiam api` and `justiam worker`; "
     "`justiam settings` lists the environment variables they read.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(token.app, name="token")
 app.add_typer(signing_key.app, name="signing-key")
 app.add_typer(identity.app, name="identity")
+account.add_to(app)
+app.add_typer(templates.app, name="template", rich_help_panel=account.PANEL)
+app.add_typer(requests.app, name="request", rich_help_panel=account.PANEL)
 
 
 audits = typer.Typer(help="Prove that what the service promises holds.", no_args_is_help=True)
