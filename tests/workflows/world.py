@@ -33,7 +33,9 @@ from tests.record import PROOFS, SECRET, Account, Cast, Record
 from worker import Stores
 from workflows import names
 
-PATIENCE_SECS: Final = 20.0
+ANSWER_SECS: Final = 15.0
+"""Until an update that was not answered is sent again."""
+PATIENCE_SECS: Final = 40.0
 """Far more than anything takes that is waited for; a busy machine is slow."""
 
 T = TypeVar("T")
@@ -165,13 +167,19 @@ class World:
         Raises:
             AccessError: it was refused.
         """
+        key = id or str(uuid4())
         try:
-            state: RequestState = await self.handle(request_id).execute_update(
-                action.value, decision, id=id or str(uuid4()), result_type=RequestState
-            )
+            while True:
+                # An update that is under way when its workflow task is lost is forgotten by the server. A client
+                # repeats what was not answered, with its id.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ANSWER_SECS):
+                        state: RequestState = await self.handle(request_id).execute_update(
+                            action.value, decision, id=key, result_type=RequestState
+                        )
+                        return state
         except WorkflowUpdateFailedError as error:
             raise _typed(error) from error
-        return state
 
     async def signal(
         self, request_id: UUID, action: Action, by: Account, *, comment: str = "", jti: str | None = None
