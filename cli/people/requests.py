@@ -14,12 +14,8 @@ from cli.people.session import at_a_terminal, confirm, say, signed_in
 from domain.states import Action, Status
 
 if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
-    from cli.people.answers import Answers
     from cli.people.client import Service
-    from cli.people.documents import Message, Page, Request, Template, TimelineEntry
+    from cli.people.documents import Message, Page, Request, TimelineEntry
 
 app = typer.Typer(help="Ask for access, decide, follow what happens.", no_args_is_help=True)
 
@@ -88,17 +84,17 @@ def submit(
 ) -> None:
     """Ask for access."""
     with signed_in(context) as service:
-        from cli.people import rendering
+        from cli.people import rendering, submission
 
-        chosen, minutes, why, answers = _completed(service, template, duration, justification, answer or [])
-        request = _submitted(service, chosen, minutes, why, answers)
+        chosen = submission.completed(service, template, duration, justification, answer or [])
+        request: Request = _post(service, "/access-requests", chosen.body(), key=str(uuid4()))
         if as_json:
             rendering.print_json(request)
             return
         identity = rendering.short(request["id"])
         name = rendering.template_name(request)
         typer.echo(f"Request {identity} for {name} is {request['status']}.")
-        if chosen["auto_approve"] and request["status"] == "pending":
+        if chosen.template["auto_approve"] and request["status"] == "pending":
             typer.echo("It needs no approver: it is granted in a moment.")
         if asked := [rendering.plain(each["email"], lines=False) for each in request["notified_approvers"]]:
             typer.echo(f"Asked: {', '.join(asked)}")
@@ -123,7 +119,7 @@ def list_(
 ) -> None:
     """List requests, newest first: yours, those that wait for your decision, or everybody's."""
     with signed_in(context) as service:
-        from cli.people import finding, rendering
+        from cli.people import finding, rendering, request_view
 
         if pending and (everybodys or status):
             raise Misused("--pending lists what waits for your decision; it goes with neither --all nor --status.")
@@ -148,7 +144,7 @@ def list_(
         if not page["items"]:
             say("Nothing waits for your decision." if pending else "There are no such requests.")
             return
-        _print_table(page["items"], waiting=pending, with_requester=everybodys)
+        rendering.console().print(request_view.table(page["items"], waiting=pending, with_requester=everybodys))
         if page["next_cursor"]:
             say(f"There are more: --limit {limit * 2}")
 
@@ -157,7 +153,7 @@ def list_(
 def show(context: typer.Context, request_id: RequestId, *, as_json: AsJson = False) -> None:
     """Show a request with its timeline and discussion."""
     with signed_in(context) as service:
-        from cli.people import finding, rendering
+        from cli.people import finding, rendering, request_view
 
         request = finding.request(service, request_id)
         if as_json:
@@ -167,7 +163,7 @@ def show(context: typer.Context, request_id: RequestId, *, as_json: AsJson = Fal
         timeline: list[TimelineEntry] = list(service.every(f"{path}/timeline"))[::-1]
         messages: list[Message] = list(service.every(f"{path}/messages"))[::-1]
         console = rendering.console()
-        console.print(_facts(request))
+        console.print(request_view.facts(request))
         console.print("\nTimeline", style="bold")
         for entry in timeline:
             console.print(rendering.timeline_entry(entry))
@@ -294,81 +290,13 @@ def messages(context: typer.Context, request_id: RequestId, *, limit: Limit = 50
             console.print(rendering.message(each))
 
 
-def _completed(
-    service: Service,
-    wanted: str | None,
-    duration: str | None,
-    justification: str | None,
-    given: list[str],
-) -> tuple[Template, int, str, Answers]:
-    """Everything that a submission needs: as given or, at a terminal, as answered."""
-    from cli.people import finding
-
-    minutes = _minutes(duration) if duration is not None else None
-    template = finding.template(service, wanted) if wanted is not None else None
-    read = _answers(template, given) if template else {}
-    missing = _missing(template, minutes, justification, read)
-    if template is not None and minutes is not None:
-        _check_duration(minutes, template)
-    if not missing:
-        assert template is not None and minutes is not None  # noqa: PT018, S101 - else they were missing
-        return template, minutes, justification or "", read
-    if not at_a_terminal():
-        raise Misused(
-            f"There is no terminal to ask at. Missing: {', '.join(missing)}. See justiam request submit --help."
-        )
-    from cli.people import questions
-
-    if template is None:
-        known = finding.templates(service)
-        if not known:
-            raise Misused("There is nothing to ask for yet: administrators make templates first.")
-        template = questions.template(known)
-        read = _answers(template, given)
-    if minutes is not None:
-        _check_duration(minutes, template)
-    else:
-        minutes = questions.duration(template["allowed_durations"])
-    if not (justification or "").strip():
-        justification = questions.justification(required=template["require_justification"])
-    return template, minutes, justification or "", questions.custom_answers(template["custom_fields"], read)
-
-
-def _missing(template: Template | None, minutes: int | None, justification: str | None, given: Answers) -> list[str]:
-    """The options without which a submission would be refused."""
-    from cli.people import answers, durations
-    from cli.people.rendering import plain
-
-    missing = []
-    if template is None:
-        missing.append("TEMPLATE")
-    if minutes is None:
-        allowed = ", ".join(map(durations.spell, sorted(template["allowed_durations"]))) if template else ""
-        missing.append(f"--duration ({allowed})" if allowed else "--duration")
-    if not (justification or "").strip() and (template is None or template["require_justification"]):
-        missing.append("--justification")
-    unanswered = [field for field in template["custom_fields"] if answers.is_missing(field, given)] if template else []
-    return missing + [f"--answer '{plain(field['label'], lines=False)}=…'" for field in unanswered]
-
-
-def _submitted(service: Service, template: Template, minutes: int, justification: str, given: Answers) -> Request:
-    body = {
-        "template_id": template["id"],
-        "requested_duration_mins": minutes,
-        "justification": justification,
-        "custom_answers": given,
-    }
-    request: Request = _post(service, "/access-requests", body, key=str(uuid4()))
-    return request
-
-
 def _act(context: typer.Context, action: Action, wanted: str, comment: str, *, yes: bool, as_json: bool) -> None:
     with signed_in(context) as service:
-        from cli.people import finding, rendering
+        from cli.people import finding, rendering, request_view
 
         request = finding.request(service, wanted)
         if not yes and at_a_terminal():
-            rendering.console(stderr=True).print(_facts(request, briefly=True))
+            rendering.console(stderr=True).print(request_view.facts(request, briefly=True))
         confirm(_question(action, request), yes=yes)
         path = f"/access-requests/{request['id']}/{action}"
         decided: Request = _post(service, path, {"comment": comment}, key=str(uuid4()))
@@ -410,87 +338,3 @@ def _post(service: Service, path: str, body: dict[str, Any], key: str | None = N
             raise
         told = [f"{_FIELD_OPTIONS.get(field.partition('.')[0], field)}: {message}" for field, message in error.errors]
         raise Refused(error.code, "; ".join(told)) from None
-
-
-def _minutes(duration: str) -> int:
-    from cli.people import durations
-
-    try:
-        return durations.parse(duration)
-    except ValueError as error:
-        raise Misused(f"--duration: {error}.") from None
-
-
-def _check_duration(minutes: int, template: Template) -> None:
-    from cli.people import durations
-
-    if (allowed := template["allowed_durations"]) and minutes not in allowed:
-        raise Misused(f"--duration: the template allows {', '.join(map(durations.spell, sorted(allowed)))}.")
-
-
-def _answers(template: Template, given: list[str]) -> Answers:
-    from cli.people import answers
-
-    try:
-        return answers.read(template["custom_fields"], given)
-    except ValueError as error:
-        raise Misused(f"--answer: {error}.") from None
-
-
-def _facts(request: Request, *, briefly: bool = False) -> Table:
-    """Everything that somebody who decides needs; `briefly` without what does not matter before the decision."""
-    from cli.people import durations, rendering
-
-    requester = f"{request['requester']['name']} <{request['requester']['email']}>"
-    rows: list[tuple[str, str | Text]] = [
-        ("Request", request["id"]),
-        ("Status", rendering.status(request)),
-        ("Template", rendering.template_name(request)),
-        ("Requester", rendering.plain(requester, lines=False)),
-        ("Application", rendering.plain(request["app_name"], lines=False)),
-        ("Grants", rendering.claims(request) or "no claims"),
-        ("For", durations.spell(request["requested_duration_mins"])),
-        ("Justification", rendering.plain(request["justification"])),
-        *rendering.answers(request),
-        ("Submitted", f"{rendering.local(request['created_at'])}, {rendering.ahead_or_ago(request['created_at'])}"),
-    ]
-    if request["status"] == "pending":
-        rows.append(("Waits for", rendering.waiting_for(request)))
-        if request["escalates_at"]:
-            escalates = f"{rendering.local(request['escalates_at'])}, {rendering.ahead_or_ago(request['escalates_at'])}"
-            rows.append(("Escalates", escalates))
-    if not briefly:
-        notified = [rendering.plain(each["email"], lines=False) for each in request["notified_approvers"]]
-        rows.append(("Notified", ", ".join(notified)))
-    rows += [
-        ("Decision", rendering.decision(request)),
-        ("Comment", rendering.plain(request["decision_comment"] or "")),
-        ("Ends" if request["status"] == "approved" else "Ended", rendering.ends(request)),
-    ]
-    return rendering.facts(rows)
-
-
-def _print_table(requests: list[Request], *, waiting: bool, with_requester: bool) -> None:
-    from cli.people import durations, rendering
-
-    headings = ["Request", "Template", "For", "Status", "Decision", "Submitted", "Ends"]
-    if waiting:
-        headings = ["Request", "Requester", "Template", "For", "Justification", "Waiting"]
-    elif with_requester:
-        headings.insert(1, "Requester")
-    rows = []
-    for each in requests:
-        cells: dict[str, str | Text] = {
-            "Request": rendering.short(each["id"]),
-            "Requester": rendering.plain(each["requester"]["email"], lines=False),
-            "Template": rendering.template_name(each),
-            "For": durations.spell(each["requested_duration_mins"]),
-            "Status": rendering.status(each),
-            "Decision": rendering.decision(each),
-            "Justification": rendering.excerpt(each["justification"]),
-            "Submitted": rendering.ahead_or_ago(each["created_at"]),
-            "Waiting": durations.spell_seconds(-rendering.seconds_until(each["created_at"])),
-            "Ends": rendering.ahead_or_ago(each["expires_at"] or "") if each["status"] == "approved" else "",
-        }
-        rows.append([cells[heading] for heading in headings])
-    rendering.console().print(rendering.table(headings, rows))

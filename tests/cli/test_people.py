@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -290,6 +291,15 @@ class TestWatching:
         done = await desk.justiam("request", "watch", str(request_id), by=scene.alice)
         assert done.exit_code == 0, done.stderr
         assert "approved by" in done.stdout
+
+
+    async def test_ctrl_c_ends_it_without_a_traceback(self, desk: Desk, scene: Scene) -> None:
+        async with desk.beside("request", "watch", str(await scene.request()), by=scene.alice) as process:
+            assert process.stdout is not None
+            assert b"submitted" in await process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, told = await process.communicate()
+        assert (process.returncode, told) == (130, b"")
 
 
 class TestDeciding:
