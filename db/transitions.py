@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from db import people, requests
 from db.database import Connection, Database
 from domain import deciding, events
-from domain.actors import Permission, temporary_group_name
+from domain.actors import Permission, SystemActor, temporary_group_name
 from domain.deciding import Person, Standing
 from domain.errors import Forbidden, NotFound, RequestNotActive, RequestNotPending
 from domain.events import EVENT_OF, Event
@@ -118,6 +118,10 @@ async def apply(db: Database, proofs: ProofKey, transition: Transition, *, trust
                 detail={"action": transition.action.value, "code": code, "reason": detail},
             )
             return Outcome(state=_state(row), refusal=code, detail=detail)
+        if _is_over(row, transition.at) and transition.action is Action.REVOKE:
+            # The service comes too late to end it for another reason: it has ended by itself.
+            actor, key = SystemActor.EXPIRY.value, f"{transition.request_id}:expire"
+            transition = transition.model_copy(update={"action": Action.EXPIRE, "actor": actor})
         if _is_due(row, transition):
             step = _Step(transition, row, actor, who.verified, key, person)
             row |= await _carry_out(connection, step)
@@ -135,6 +139,8 @@ async def record_refusal(db: Database, refused: Refused) -> None:
     A signal nobody can read, or a decision that the API turned away.
     """
     async with db.transaction() as connection:
+        # Locked, so that refusals at the same moment count each other.
+        await connection.execute("SELECT FROM access_requests WHERE id = %s FOR NO KEY UPDATE", [refused.request_id])
         row = await (await connection.execute(_ROW, {"request_id": refused.request_id})).fetchone()
         if row is not None:
             await _record_refusal(
@@ -178,19 +184,21 @@ class _Step:
 def _identify(proofs: ProofKey, transition: Transition, *, trust_claimed_actors: bool) -> _Who:
     if transition.channel is Channel.SYSTEM:
         return _Who(transition.actor, transition.key, verified=True)
+    # The id of an update is up to whoever sends it. Apart from the other keys, none can be used up before its time.
+    claimed_key = f"claimed:{transition.key}"
     if transition.proof is not None:
         try:
             proven = proofs.check(transition.proof, transition.request_id, transition.action, at=transition.at)
         except InvalidProof as error:
-            return _Who(transition.actor, transition.key, verified=False, problem=str(error))
+            return _Who(transition.actor, claimed_key, verified=False, problem=str(error))
         return _Who(str(proven.actor_id), proven.jti, verified=True)
     if transition.actor is None or not trust_claimed_actors:
         problem = (
             "A decision needs a proof of who decides: POST /api/v1/access-requests/{id}/signal-proofs makes one. "
             "A bare actor counts only where JUSTIAM_TRUST_SIGNAL_ACTORS is set."
         )
-        return _Who(transition.actor, transition.key, verified=False, problem=problem)
-    return _Who(transition.actor, transition.key, verified=False)
+        return _Who(transition.actor, claimed_key, verified=False, problem=problem)
+    return _Who(transition.actor, claimed_key, verified=False)
 
 
 def _refusal(  # noqa: PLR0911 - one return for each reason
@@ -211,7 +219,7 @@ def _refusal(  # noqa: PLR0911 - one return for each reason
         and claimed.lower() not in {person.email.lower(), str(person.id)}
     ):
         return Forbidden.code, "The proof is another actor's."
-    over = status is Status.APPROVED and transition.at >= row["expires_at"]
+    over = _is_over(row, transition.at)
     if after(status, action) is None or over:
         if action is Action.REVOKE:
             return RequestNotActive.code, f"The request is over: it is {'expired' if over else status}."
@@ -226,6 +234,11 @@ def _refusal(  # noqa: PLR0911 - one return for each reason
     return None
 
 
+def _is_over(row: dict[str, Any], at: datetime) -> bool:
+    """Whether it is a grant whose time was up at that moment, written down or not."""
+    return bool(row["status"] == Status.APPROVED and at >= row["expires_at"])
+
+
 def _is_due(row: dict[str, Any], transition: Transition) -> bool:
     """Whether the guard of the step holds.
 
@@ -236,7 +249,7 @@ def _is_due(row: dict[str, Any], transition: Transition) -> bool:
         return False
     match transition.action:
         case Action.EXPIRE:
-            return bool(transition.at >= row["expires_at"])
+            return _is_over(row, transition.at)
         case Action.ESCALATE:
             return row["escalated_at"] is None or not row["decidable"]
         case Action.APPROVE if transition.channel is Channel.SYSTEM:
