@@ -292,7 +292,6 @@ class TestWatching:
         assert done.exit_code == 0, done.stderr
         assert "approved by" in done.stdout
 
-
     async def test_ctrl_c_ends_it_without_a_traceback(self, desk: Desk, scene: Scene) -> None:
         async with desk.beside("request", "watch", str(await scene.request()), by=scene.alice) as process:
             assert process.stdout is not None
