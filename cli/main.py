@@ -15,6 +15,8 @@ from cli.explaining import checked_settings, fail, unreachable_explained
 from cli.people import account, requests, templates
 from settings import SettingsError, describe_settings, unknown_variables
 
+_KEEP_ALIVE_SECS: Final = 75
+"""Longer than load balancers keep an idle connection, so that none sends a call into one that is being closed."""
 _GRACEFUL_SHUTDOWN_SECS: Final = 5
 """How long answers in progress may take after the API was told to stop."""
 _LAST_ANSWER_SECS: Final = 0.1
@@ -92,6 +94,7 @@ def api() -> None:
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECS,
+        timeout_keep_alive=_KEEP_ALIVE_SECS,
     )
 
 
