@@ -67,6 +67,14 @@ class TestErrors:
     def test_every_code_of_the_design_has_its_error(self) -> None:
         assert set(ERRORS_BY_CODE) >= OF_THE_DESIGN
 
+    def test_no_two_errors_share_a_code(self) -> None:
+        kinds, found = [AccessError], set()
+        while kinds:
+            kind = kinds.pop()
+            kinds += kind.__subclasses__()
+            found.add(kind)
+        assert len({kind.code for kind in found}) == len(found) == len(ERRORS_BY_CODE) + 1
+
     def test_an_error_survives_its_way_through_a_code(self) -> None:
         for code, kind in ERRORS_BY_CODE.items():
             again = refusal(code, "because")
