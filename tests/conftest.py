@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client
@@ -30,6 +31,15 @@ from tests.servers import TestingTemporal
 from workflows import names
 
 Databases = Callable[[], AbstractContextManager[str]]
+
+# How long an example takes says how busy the machine is, not whether it is right.
+settings.register_profile(
+    "unhurried",
+    settings(),
+    deadline=None,
+    suppress_health_check=[*settings().suppress_health_check, HealthCheck.too_slow],
+)
+settings.load_profile("unhurried")
 
 _TEST_SERVER: Final = Path(sys.executable).parent / "temporal-test-server"
 
