@@ -37,7 +37,7 @@ settings.register_profile(
     "unhurried",
     settings(),
     deadline=None,
-    suppress_health_check=[*settings().suppress_health_check, HealthCheck.too_slow],
+    suppress_health_check={*settings().suppress_health_check, HealthCheck.too_slow},
 )
 settings.load_profile("unhurried")
 

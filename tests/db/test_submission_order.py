@@ -50,7 +50,7 @@ async def _delete_mapping(db: Database, cast: Cast) -> None:
 
 
 @pytest.fixture
-async def half_way(record: Record, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cast], Any]:
+async def half_way(shared: Record, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cast], Any]:
     """Submits, and stops before the commit for as long as the block lasts; who submits meanwhile does not stop."""
     tell = submission._tell
 
@@ -65,7 +65,7 @@ async def half_way(record: Record, monkeypatch: pytest.MonkeyPatch) -> Callable[
             await tell(*arguments)
 
         monkeypatch.setattr(submission, "_tell", wait)
-        task = asyncio.create_task(record.submit(cast.template, cast.requester))
+        task = asyncio.create_task(shared.submit(cast.template, cast.requester))
         await reached.wait()
         try:
             yield task
@@ -81,60 +81,60 @@ class TestSubmissionFirst:
         [(_delete_template, TemplateInUse), (_revalue_mapping, InUse), (_delete_mapping, InUse)],
     )
     async def test_what_it_names_waits_for_it_and_is_kept(
-        self, db: Database, record: Record, half_way: Callable[[Cast], Any], change: Change, refusal: type[Exception]
+        self, shared: Record, half_way: Callable[[Cast], Any], change: Change, refusal: type[Exception]
     ) -> None:
-        cast = await record.cast()
+        cast = await shared.cast()
         async with half_way(cast) as submitting:
-            changing = asyncio.create_task(change(db, cast))
+            changing = asyncio.create_task(change(shared.db, cast))
             await asyncio.sleep(A_MOMENT_SECS)
             assert not changing.done()
-        assert (await record.row(await submitting))["status"] == "pending"
+        assert (await shared.row(await submitting))["status"] == "pending"
         with pytest.raises(refusal):
             await changing
 
     async def test_an_edit_of_its_template_does_not_wait_and_does_not_reach_it(
-        self, db: Database, record: Record, half_way: Callable[[Cast], Any]
+        self, shared: Record, half_way: Callable[[Cast], Any]
     ) -> None:
-        cast = await record.cast()
+        cast = await shared.cast()
         async with half_way(cast) as submitting:
-            await _edit_template(db, cast)
-        row = await record.row(await submitting)
+            await _edit_template(shared.db, cast)
+        row = await shared.row(await submitting)
         assert (row["template_name"], row["snapshot"]["auto_approve"]) == (cast.template.name, False)
 
-    async def test_submissions_of_others_do_not_wait(self, record: Record, half_way: Callable[[Cast], Any]) -> None:
-        cast = await record.cast()
+    async def test_submissions_of_others_do_not_wait(self, shared: Record, half_way: Callable[[Cast], Any]) -> None:
+        cast = await shared.cast()
         async with half_way(cast) as submitting, asyncio.timeout(5):
-            assert (await record.row(await record.submit(cast.template, cast.manager)))["status"] == "pending"
+            assert (await shared.row(await shared.submit(cast.template, cast.manager)))["status"] == "pending"
         await submitting
 
-    async def test_in_a_round_robin_they_take_turns(self, record: Record, half_way: Callable[[Cast], Any]) -> None:
-        cast = await record.cast(notification_policy="round_robin")
+    async def test_in_a_round_robin_they_take_turns(self, shared: Record, half_way: Callable[[Cast], Any]) -> None:
+        cast = await shared.cast(notification_policy="round_robin")
         async with half_way(cast) as submitting:
-            another = asyncio.create_task(record.submit(cast.template, cast.manager))
+            another = asyncio.create_task(shared.submit(cast.template, cast.manager))
             await asyncio.sleep(A_MOMENT_SECS)
             assert not another.done()
-        served = [(await record.row(await task))["notified_ids"] for task in (submitting, another)]
+        served = [(await shared.row(await task))["notified_ids"] for task in (submitting, another)]
         assert served == [[cast.approver.id], [cast.second_approver.id]]
 
 
 class TestSubmissionSecond:
-    async def test_it_is_for_no_template_that_was_being_deleted(self, db: Database, record: Record) -> None:
-        cast = await record.cast()
-        async with db.transaction() as connection:
+    async def test_it_is_for_no_template_that_was_being_deleted(self, shared: Record) -> None:
+        cast = await shared.cast()
+        async with shared.db.transaction() as connection:
             await connection.execute("DELETE FROM access_request_templates WHERE id = %s", [cast.template.id])
-            submitting = asyncio.create_task(record.submit(cast.template, cast.requester))
+            submitting = asyncio.create_task(shared.submit(cast.template, cast.requester))
             await asyncio.sleep(A_MOMENT_SECS)
             assert not submitting.done()
         with pytest.raises(Invalid) as raised:
             await submitting
         assert [field for field, _ in raised.value.errors] == ["template_id"]
 
-    async def test_it_asks_for_the_value_that_a_mapping_was_being_given(self, db: Database, record: Record) -> None:
-        cast = await record.cast()
-        async with db.transaction() as connection:
+    async def test_it_asks_for_the_value_that_a_mapping_was_being_given(self, shared: Record) -> None:
+        cast = await shared.cast()
+        async with shared.db.transaction() as connection:
             await connection.execute("UPDATE app_mappings SET value = 'db_owner' WHERE id = %s", [cast.mapping.id])
-            submitting = asyncio.create_task(record.submit(cast.template, cast.requester))
+            submitting = asyncio.create_task(shared.submit(cast.template, cast.requester))
             await asyncio.sleep(A_MOMENT_SECS)
             assert not submitting.done()
-        (granted,) = (await record.row(await submitting))["snapshot"]["mappings"]
+        (granted,) = (await shared.row(await submitting))["snapshot"]["mappings"]
         assert granted["value"] == "db_owner"
