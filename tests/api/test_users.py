@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -127,8 +127,8 @@ class TestCreate:
             ("active", "yes"),
             ("active", 1),
             ("owner_id", "me"),
-            ("owner_id", str(uuid4())),
-            ("id", str(uuid4())),
+            ("owner_id", str(UUID(int=1))),
+            ("id", str(UUID(int=1))),
             ("permissions", ["directory.manage"]),
         ],
     )
