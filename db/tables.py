@@ -266,9 +266,9 @@ class AccessRequest(SQLModel, table=True):
             postgresql_where=text(_PENDING),
         ),
         Index(
-            "ix_access_requests_pending_escalated",
+            "ix_access_requests_pending_escalation",
             "escalation_group_id",
-            postgresql_where=text(f"{_PENDING} AND escalated_at IS NOT NULL"),
+            postgresql_where=text(_PENDING),
         ),
         Index("ix_access_requests_pending_admins", *_NEWEST, postgresql_where=text(f"{_PENDING} AND admins_decide")),
         Index("ix_access_requests_attention", "attention_at", postgresql_where=text("attention_at IS NOT NULL")),

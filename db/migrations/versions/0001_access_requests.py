@@ -362,11 +362,11 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'pending'"),
     )
     op.create_index(
-        "ix_access_requests_pending_escalated",
+        "ix_access_requests_pending_escalation",
         "access_requests",
         ["escalation_group_id"],
         unique=False,
-        postgresql_where=sa.text("status = 'pending' AND escalated_at IS NOT NULL"),
+        postgresql_where=sa.text("status = 'pending'"),
     )
     op.create_index(
         "ix_access_requests_requester",
@@ -489,9 +489,9 @@ def downgrade() -> None:
     op.drop_index("ix_access_requests_status", table_name="access_requests")
     op.drop_index("ix_access_requests_requester", table_name="access_requests")
     op.drop_index(
-        "ix_access_requests_pending_escalated",
+        "ix_access_requests_pending_escalation",
         table_name="access_requests",
-        postgresql_where=sa.text("status = 'pending' AND escalated_at IS NOT NULL"),
+        postgresql_where=sa.text("status = 'pending'"),
     )
     op.drop_index(
         "ix_access_requests_pending_approvers",
