@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import base64
 import random
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from uuid import UUID
+
+import pytest
 
 from db import requests
 from db.database import Database
 from db.paging import Page, Position
 from db.requests import RequestView
 from domain.deciding import Standing, may_decide
+from domain.errors import Invalid
 from domain.states import Action, Status
-from tests.record import Account, Record
+from tests.record import Account, Cast, Record
 
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 CHANCE = random.Random(20261123)  # noqa: S311 - the same world each time
+
+
+async def _deny(record: Record, cast: Cast, request_id: UUID) -> None:
+    await record.decide(request_id, Action.DENY, cast.approver)
+
+
+async def _cancel(record: Record, cast: Cast, request_id: UUID) -> None:
+    await record.decide(request_id, Action.REVOKE, cast.admin)
+
+
+async def _grant(record: Record, cast: Cast, request_id: UUID) -> None:
+    await record.decide(request_id, Action.APPROVE, cast.approver)
+
+
+async def _let_pass(record: Record, cast: Cast, request_id: UUID) -> None:
+    """Over, and nobody has written it down."""
+    await record.decide(request_id, Action.APPROVE, cast.approver, at=YESTERDAY)
+
+
+async def _expire(record: Record, cast: Cast, request_id: UUID) -> None:
+    await _let_pass(record, cast, request_id)
+    await record.take(request_id, Action.EXPIRE, "system:expiry", key="expire")
+
+
+_ENDS: tuple[Callable[[Record, Cast, UUID], Awaitable[None]], ...] = (_deny, _cancel, _grant, _let_pass, _expire)
 
 
 async def _ids(page: Page[RequestView]) -> set[UUID]:
@@ -50,6 +81,80 @@ class TestWhatIsOver:
         assert await record.claims(cast.requester, cast.application) == {"roles": ["db_readonly"]}
         await record.execute("UPDATE users SET active = false WHERE id = %s", cast.requester.id)
         assert await record.claims(cast.requester, cast.application) == {}
+
+
+class TestFilters:
+    async def test_show_exactly_what_fits_them(self, module_db: Database) -> None:
+        """Every combination, over requests in every state, held to the same words in Python."""
+        record = Record(module_db)
+        casts = [await record.cast() for _ in range(2)]
+        # Two people with hardly any letter in common, asking for two things each.
+        people = [await record.user("Zoë"), await record.user("mallory_x%")]
+        for cast, requester in product(casts, people):
+            for end in _ENDS:
+                request_id = await record.submit(cast.template, requester)
+                await end(record, cast, request_id)
+            await record.submit(cast.template, requester)
+        async with module_db.connection() as connection:
+            everything = (await requests.list_all(connection, Position(limit=200))).items
+            assert {item.status for item in everything} == set(Status)
+            some = 0
+            for status, cast_, text in product(
+                (None, *Status),
+                (None, *casts),
+                (None, "", "zoë", "ZOË", "example.com", "y_x%", "Y_X", "nobody", "%", "_", people[0].email),
+            ):
+                template_id = cast_.template.id if cast_ else None
+                page = await requests.list_all(
+                    connection, Position(limit=200), status=status, template_id=template_id, requester=text
+                )
+                expected = [
+                    item.id
+                    for item in everything
+                    if (status is None or item.status is status)
+                    and (template_id is None or item.template_id == template_id)
+                    and (text is None or text.lower() in item.requester.email.lower())
+                ]
+                assert [item.id for item in page.items] == expected, (status, template_id, text)
+                some += bool(expected)
+        assert some > 50, "the filters fit something"
+
+    @pytest.mark.parametrize("name", ["Äöß", "ΑΣΟΣ", "İpek", "Ünal", "ОЛЬГА"])
+    async def test_find_somebody_by_what_was_typed_whatever_the_letters(self, module_db: Database, name: str) -> None:
+        record = Record(module_db)
+        template = await record.template()
+        email = f"{name}@example.com"
+        await record.execute(
+            "INSERT INTO users (id, email, name) VALUES (gen_random_uuid(), %s, %s) ON CONFLICT DO NOTHING", email, name
+        )
+        (user,) = await record.query("SELECT id FROM users WHERE email = %s", email)
+        request_id = await record.submit(template, Account(user["id"], email))
+        async with module_db.connection() as connection:
+            for typed in (email, name, name[1:]):
+                page = await requests.list_all(connection, Position(), template_id=template.id, requester=typed)
+                assert await _ids(page) == {request_id}, typed
+
+
+class TestCursors:
+    @pytest.mark.parametrize(
+        "moment",
+        [
+            "0001-01-01T00:00:00+23:59",
+            "9999-12-31T23:59:59.999999-23:59",
+            "2026-11-23T12:00:00+00:00:30.5",
+            "1970-01-01",
+            "2026-W48-1T12:00:00Z",
+        ],
+    )
+    async def test_that_nobody_was_given_lead_somewhere_or_are_refused(self, db: Database, moment: str) -> None:
+        """What a client makes up is never the fault of the server."""
+        cursor = base64.urlsafe_b64encode(f"{moment}|{UUID(int=0)}".encode()).decode()
+        try:
+            position = Position.of(50, cursor)
+        except Invalid:
+            return
+        async with db.connection() as connection:
+            assert (await requests.list_all(connection, position)).items == []
 
 
 class TestAwaiting:
