@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import unicodedata
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, StringConstraints
+
+_BREAKING: Final = frozenset({"Cc", "Zl", "Zp"})
+"""Control characters, and Unicode's own separators of lines and paragraphs."""
 
 
 def storable(value: str) -> str:
@@ -36,7 +40,7 @@ def one_line(value: str) -> str:
     Raises:
         ValueError: it has a line break or another control character.
     """
-    if any(ord(char) < ord(" ") or ord(char) == 0x7F for char in value):  # noqa: PLR2004 - DEL
+    if any(unicodedata.category(char) in _BREAKING for char in value):
         msg = "must be a single line without control characters"
         raise ValueError(msg)
     return value

@@ -6,10 +6,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from domain.custom_fields import CustomField, FieldType, check_answers, refuse_ambiguous
 from domain.errors import Invalid
+from tests.domain.anything import JSON, TEXT
 
 CHOICES = ["staging", "production"]
 
@@ -140,3 +143,38 @@ class TestAnswers:
         assert {name for name, _ in raised.value.errors} == {
             f"custom_answers.{key}" for key in (first.key, second.key, "unknown")
         }
+
+    @given(st.sampled_from(FieldType), st.booleans(), JSON | st.sampled_from([*CHOICES, [*CHOICES], True, False]))
+    def test_whatever_is_sent_is_kept_as_it_was_or_refused(
+        self,
+        kind: FieldType,
+        required: bool,
+        value: Any,
+    ) -> None:
+        asked = field(kind, required=required)
+        try:
+            kept = check_answers([asked], {asked.key: value})
+        except Invalid:
+            assert "Question" in refused(asked, value)
+            return
+        assert kept == ({} if value is None else {asked.key: value})
+        assert kept or not required
+        if kept:
+            match kind:
+                case FieldType.CHECKBOX:
+                    assert isinstance(value, bool)
+                case FieldType.SELECT:
+                    assert value in CHOICES or (value == "" and not required)
+                case FieldType.MULTI_SELECT:
+                    assert set(value) <= set(CHOICES)
+                case _:
+                    assert isinstance(value, str)
+
+    @given(st.dictionaries(TEXT, JSON, max_size=4))
+    def test_nothing_is_kept_that_was_not_asked_for(self, answers: dict[str, Any]) -> None:
+        if answers:
+            with pytest.raises(Invalid) as raised:
+                check_answers([], answers)
+            assert [name for name, _ in raised.value.errors] == [f"custom_answers.{key}" for key in sorted(answers)]
+        else:
+            assert check_answers([], answers) == {}

@@ -73,6 +73,35 @@ class TestRevoking:
         assert not may_revoke(approver, Status.PENDING)
 
 
+class TestEverything:
+    """Every combination of facts and states, held to the sentences of the design as one would say them."""
+
+    @pytest.mark.parametrize("status", Status)
+    def test_is_as_the_design_says(self, status: Status) -> None:
+        for facts in _all():
+            asked = {
+                "approver": facts.in_approver_group,
+                "manager": facts.in_escalation_group and facts.escalated,
+                "admin": facts.is_admin and facts.admins_decide,
+            }
+            decides = facts.active and any(asked.values()) and not facts.is_requester
+            ends_anything = facts.active and (facts.is_requester or facts.is_admin)
+            revokes = ends_anything or (decides and status is not Status.PENDING)
+            assert may_do(Action.APPROVE, facts, status) is may_do(Action.DENY, facts, status) is decides
+            assert may_do(Action.REVOKE, facts, status) is revokes
+            assert may_read(facts) is (ends_anything or decides)
+
+    def test_nobody_may_do_what_they_may_not_read(self) -> None:
+        for facts, action, status in product(_all(), Action, Status):
+            assert may_read(facts) or not may_do(action, facts, status)
+
+    def test_more_standing_never_takes_a_right_away_but_that_of_the_requester_to_decide(self) -> None:
+        for facts, action, status in product(_all(), Action, Status):
+            if may_do(action, facts, status):
+                for more in ("in_approver_group", "in_escalation_group", "is_admin", "escalated", "admins_decide"):
+                    assert may_do(action, replace(facts, **{more: True}), status)
+
+
 class TestReading:
     def test_is_for_requester_deciders_and_admins(self) -> None:
         for standing in _all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 from random import Random
 from uuid import UUID
 
@@ -148,3 +149,65 @@ class TestRoundRobin:
     def test_moves_its_mark_only_when_somebody_was_told(self) -> None:
         served = Served(GROUPS[0], 3)
         assert told(NotificationPolicy.ROUND_ROBIN, [], served=served).served == served
+
+    @given(st.data())
+    def test_is_fair_to_who_stays_while_others_come_and_go(self, data: st.DataObject) -> None:
+        """Whoever is there throughout is served as often as the others who are, within one."""
+        joined = count()
+        members = [Approver(person, data.draw(st.sampled_from(GROUPS)), next(joined)) for person in PEOPLE[:6]]
+        staying = {person.user_id for person in members[:3]}
+        tally = Counter(dict.fromkeys(staying, 0))
+        served = None
+        for step in data.draw(st.lists(st.sampled_from(["submit", "submit", "join", "leave"]), max_size=40)):
+            others = [person for person in members if person.user_id not in staying]
+            if step == "leave" and others:
+                members.remove(data.draw(st.sampled_from(others)))
+            elif step == "join":
+                newcomers = [person for person in PEOPLE if person not in {one.user_id for one in members}]
+                if newcomers:
+                    members.append(Approver(newcomers[0], data.draw(st.sampled_from(GROUPS)), next(joined)))
+            elif step == "submit":
+                notified = told(NotificationPolicy.ROUND_ROBIN, members, served=served)
+                (chosen,), served = notified.user_ids, notified.served
+                assert served is not None
+                assert chosen in {one.user_id for one in members}
+                if chosen in staying:
+                    tally[chosen] += 1
+        assert max(tally.values()) - min(tally.values()) <= 1
+
+    @given(st.integers(2, 6), st.data())
+    def test_passes_over_the_requester_and_goes_on(self, size: int, data: st.DataObject) -> None:
+        members = [Approver(person, GROUPS[0], rank) for rank, person in enumerate(PEOPLE[:size])]
+        served, expected = None, 0
+        for _ in range(data.draw(st.integers(1, 12))):
+            requester = data.draw(st.integers(0, size))  # size: somebody else
+            asked = [one for rank, one in enumerate(members) if rank != requester]
+            notified = told(NotificationPolicy.ROUND_ROBIN, asked, served=served)
+            if expected == requester:
+                expected = (expected + 1) % size
+            assert notified.user_ids == (members[expected].user_id,)
+            served, expected = notified.served, (expected + 1) % size
+
+    def test_goes_on_where_it_was_when_the_order_of_groups_changes(self) -> None:
+        a, b, c = (Approver(person, group, 1) for person, group in zip(PEOPLE[:3], GROUPS, strict=True))
+        served = told(NotificationPolicy.ROUND_ROBIN, [a, b, c], groups=GROUPS).served
+        assert served == Served(GROUPS[0], 1)
+        moved = told(NotificationPolicy.ROUND_ROBIN, [a, b, c], groups=[GROUPS[2], GROUPS[0], GROUPS[1]], served=served)
+        assert moved.user_ids == (b.user_id,)
+
+    def test_serves_somebody_in_two_groups_once_a_round(self) -> None:
+        both, other = PEOPLE[:2]
+        members = [Approver(both, GROUPS[0], 1), Approver(other, GROUPS[0], 2), Approver(both, GROUPS[1], 3)]
+        order: list[UUID] = []
+        served = None
+        for _ in range(4):
+            notified = told(NotificationPolicy.ROUND_ROBIN, members, served=served)
+            order += notified.user_ids
+            served = notified.served
+        assert order == [both, other, both, other]
+
+    def test_no_other_policy_moves_its_mark(self) -> None:
+        served = Served(GROUPS[1], 2)
+        members = [Approver(person, GROUPS[0], rank) for rank, person in enumerate(PEOPLE)]
+        for policy in set(NotificationPolicy) - {NotificationPolicy.ROUND_ROBIN}:
+            assert told(policy, members, served=served).served == served

@@ -17,6 +17,7 @@ from joserfc.jwk import OctKey
 
 from domain.proofs import LIFETIME, InvalidProof, ProofKey
 from domain.states import Action
+from tests.domain.anything import JSON
 
 SECRET = "a secret that is long enough for a test"
 KEY = ProofKey(SECRET)
@@ -116,3 +117,59 @@ def test_a_token_of_another_kind_signed_with_the_same_key_proves_nothing() -> No
 def test_garbage_proves_nothing_and_breaks_nothing(garbage: str) -> None:
     with pytest.raises(InvalidProof):
         check(garbage)
+
+
+@given(st.integers(0, 10_000), st.characters(codec="ascii"))
+def test_a_proof_with_any_character_changed_says_the_same_or_nothing(place: int, other: str) -> None:
+    proof = mint()
+    place %= len(proof)
+    try:
+        proven = KEY.check(proof[:place] + other + proof[place + 1 :], REQUEST, Action.APPROVE, at=NOW)
+    except InvalidProof:
+        return
+    # The last character of a part has bits that stand for nothing.
+    assert (proven.actor_id, proven.jti) == (ACTOR, "one")
+
+
+def _part(value: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+@given(
+    st.one_of(
+        JSON,
+        st.fixed_dictionaries(
+            {"alg": st.sampled_from(["none", "None", "HS256", "HS512", "RS256", "", None, 5, ["HS256"]])},
+            optional=dict.fromkeys(("typ", "crit", "b64", "kid", "jwk", "jku", "x5c", "zip"), JSON),
+        ),
+    ),
+    JSON,
+    st.sampled_from(["", "AAAA", "%%%", mint().rpartition(".")[2]]),
+)
+def test_what_looks_like_a_proof_proves_nothing_and_breaks_nothing(header: Any, payload: Any, signature: str) -> None:
+    with pytest.raises(InvalidProof):
+        check(f"{_part(header)}.{_part(payload)}.{signature}")
+
+
+@given(st.dictionaries(st.sampled_from(["sub", "req", "act", "jti", "iat", "exp", "aud"]), JSON, min_size=1))
+def test_even_with_the_key_only_a_whole_proof_proves_anything(claims: dict[str, Any]) -> None:
+    try:
+        proven = KEY.check(self_made(**claims), REQUEST, Action.APPROVE, at=NOW)
+    except InvalidProof:
+        return
+    assert set(claims) <= {"aud", "iat", "exp", "jti", "sub"}, "it is still for this request and this action"
+    assert isinstance(proven.jti, str)
+
+
+@pytest.mark.parametrize("secret", [SECRET + " ", SECRET.upper(), SECRET[:-1], ""])
+def test_a_key_is_one_secrets_own(secret: str) -> None:
+    with pytest.raises(InvalidProof):
+        ProofKey(secret).check(mint(), REQUEST, Action.APPROVE, at=NOW)
+
+
+def test_a_proof_is_not_signed_with_the_secret_itself() -> None:
+    """So that what else the secret signs is no proof, and the other way round."""
+    claims = {"sub": str(ACTOR), "req": str(REQUEST), "act": "approve", "jti": "one", "iat": 0, "exp": 2**31}
+    signed = jwt.encode({"alg": "HS256", "typ": "justiam-proof+jwt"}, claims, OctKey.import_key(SECRET))
+    with pytest.raises(InvalidProof, match="not one of this service"):
+        check(signed)

@@ -15,7 +15,8 @@ from domain.actors import temporary_group_name, workflow_id
 from domain.errors import ERRORS_BY_CODE, AccessError, Invalid, refusal
 from domain.events import Event, payload
 from domain.templates import TemplateValues, check_duration
-from domain.text import LongText, Name
+from domain.text import LongText, Name, made_storable, storable
+from tests.domain.anything import TEXT
 from workflows.names import readable_minutes
 
 OF_THE_DESIGN = {
@@ -64,8 +65,13 @@ class TestEvents:
 
 
 class TestErrors:
-    def test_every_code_of_the_design_has_its_error(self) -> None:
-        assert set(ERRORS_BY_CODE) >= OF_THE_DESIGN
+    def test_codes_are_those_of_the_design_and_those_for_what_is_away(self) -> None:
+        assert set(ERRORS_BY_CODE) == OF_THE_DESIGN | {"record_unavailable", "issuer_unavailable"}
+
+    def test_an_invalid_value_is_named_by_its_field(self) -> None:
+        error = Invalid(("name", "is required"), ("app_id", "is unknown"))
+        assert error.errors == (("name", "is required"), ("app_id", "is unknown"))
+        assert error.detail == "name: is required; app_id: is unknown"
 
     def test_no_two_errors_share_a_code(self) -> None:
         kinds, found = [AccessError], set()
@@ -113,6 +119,13 @@ class TestDurations:
     def test_are_said_as_people_say_them(self, minutes: int, text: str) -> None:
         assert readable_minutes(minutes) == text
 
+    @given(st.integers(0, 2**31 - 1))
+    def test_say_how_long_they_are(self, minutes: int) -> None:
+        parts = readable_minutes(minutes).split()
+        worth = {"d": 1440, "h": 60, "min": 1}
+        assert sum(int(number) * worth[unit] for number, unit in zip(parts[::2], parts[1::2], strict=True)) == minutes
+        assert [unit for unit in worth if unit in parts] == parts[1::2]
+
 
 class TestTemplates:
     def test_escalating_to_the_approvers_is_refused_by_its_field(self) -> None:
@@ -129,7 +142,7 @@ class TestTemplates:
 
 
 class TestTexts:
-    @given(st.text())
+    @given(TEXT)
     def test_what_is_accepted_can_be_stored(self, text: str) -> None:
         try:
             accepted: str = TypeAdapter(LongText).validate_python(text)
@@ -138,10 +151,35 @@ class TestTexts:
         assert "\x00" not in accepted
         accepted.encode()
 
-    @pytest.mark.parametrize("text", ["", "  ", "a\nb", "a\tb", "x" * 201, "a\x7f", "a\ud800"])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "  ", "\n", "x" * 201, "a\ud800", *(f"a{char}b" for char in "\0\n\r\t\x0b\x1b\x7f\x85\x9b\u2028\u2029")],
+    )
     def test_a_name_is_one_line(self, text: str) -> None:
         with pytest.raises(ValidationError):
             TypeAdapter(Name).validate_python(text)
+
+    @given(TEXT)
+    def test_a_name_that_is_accepted_is_shown_on_one_line(self, text: str) -> None:
+        try:
+            accepted: str = TypeAdapter(Name).validate_python(text)
+        except ValidationError:
+            return
+        assert accepted == text.strip()
+        assert accepted.splitlines() == [accepted]
+        accepted.encode()
+
+    @pytest.mark.parametrize("text", ["a", "é", "数据库", "a b", "👩\u200d💻", "x" * 200, "\u00a0x y"])
+    def test_a_name_may_be_in_any_script(self, text: str) -> None:
+        assert TypeAdapter(Name).validate_python(text)
+
+    @given(TEXT)
+    def test_what_is_reported_can_be_stored_and_is_left_alone_where_it_can(self, text: str) -> None:
+        made = made_storable(text)
+        assert storable(made) == made
+        assert len(made) == len(text)
+        with contextlib.suppress(ValueError):
+            assert storable(text) == made
 
 
 class TestNames:
