@@ -9,6 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy.exc import OperationalError
 
 from db import migrate
 from db.database import Database
@@ -48,6 +49,21 @@ def test_two_that_migrate_at_once_take_turns(empty: str) -> None:
         applied = processes.map(migrate.upgrade, [empty, empty])
     assert min(map(len, applied)) == 0
     migrate.check(empty)
+
+
+def test_one_that_cannot_have_its_lock_gives_up_and_leaves_everything(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather than queue every reader behind itself."""
+    monkeypatch.setattr(migrate, "_LOCK_TIMEOUT", "100ms")
+    migrate.upgrade(empty, "0001")
+    with psycopg.connect(empty) as reader:
+        reader.execute("SELECT count(*) FROM applications")
+        with pytest.raises(OperationalError, match="lock timeout"):
+            migrate.upgrade(empty)
+    with psycopg.connect(empty) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+    assert migrate.upgrade(empty)[-1:] == migrate.heads()
 
 
 class TestTimeline:
