@@ -35,7 +35,7 @@ test: $(STAMP) ## Run every check that CI runs
 
 .PHONY: pytest
 pytest: $(STAMP) ## Run the tests with a coverage report (PYTEST_ARGS="-k …")
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+	@PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## Measure the service as a ratio to its floor (BENCH_ARGS="--expiries 500")

@@ -6,12 +6,13 @@ Each is started by the first test that asks for it. Tests are kept apart by data
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -50,6 +51,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="keep the histories of this run in tests/histories, for later versions to replay",
     )
+
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name tests without random ids: the processes that share them must call each the same."""
+    if isinstance(val, str | UUID) and _UUID.search(str(val)):
+        return _UUID.sub("uuid", str(val))
+    return None
 
 
 @pytest.fixture(scope="session")
