@@ -170,6 +170,17 @@ class TestVerification:
         ]
         assert entries[-1]["detail"]["channel"] == channel
 
+    async def test_a_proof_lends_itself_to_nobody_else(self, shared: Record) -> None:
+        cast, request_id = await asked(shared)
+        for actor, refusal in (
+            (cast.second_approver.email, Forbidden.code),
+            (str(cast.second_approver.id), Forbidden.code),
+            (cast.approver.email.upper(), None),
+        ):
+            proof = shared.proof(request_id, Action.APPROVE, cast.approver)
+            outcome = await claim(shared, request_id, Action.APPROVE, actor, proof=proof)
+            assert outcome.refusal == refusal
+
     async def test_a_proof_that_does_not_hold_is_not_saved_by_trust(self, shared: Record) -> None:
         cast, request_id = await asked(shared)
         for proof in ("garbage", shared.proof(request_id, Action.DENY, cast.approver)):
@@ -379,6 +390,17 @@ class TestExpiry:
         assert await shared.kinds(request_id) == ["submitted", "approved", "expired"]
 
 
+class TestDeactivatedRequester:
+    async def test_is_granted_nothing_by_anybody(self, shared: Record) -> None:
+        cast, request_id = await asked(shared)
+        await shared.execute("UPDATE users SET active = false WHERE id = %s", cast.requester.id)
+        assert not (await shared.state(request_id)).requester_active
+        outcome = await shared.decide(request_id, Action.APPROVE, cast.approver)
+        assert (outcome.refusal, outcome.detail) == (Forbidden.code, "The requester's account is deactivated.")
+        assert await shared.temporary_groups(request_id) == []
+        assert (await shared.decide(request_id, Action.DENY, cast.approver)).refusal is None
+
+
 class TestAutomaticApproval:
     async def test_is_for_templates_that_say_so(self, shared: Record) -> None:
         for auto in (True, False):
@@ -534,6 +556,16 @@ class TestKeys:
         assert all(outcome == outcomes[0] for outcome in outcomes)
         assert outcomes[0].refusal is None
         assert await shared.kinds(request_id) == ["submitted", EVENT[action]]
+
+    async def test_a_refusal_that_comes_twice_is_the_same_though_the_request_went_on(self, shared: Record) -> None:
+        cast, request_id = await asked(shared)
+        first = await shared.decide(request_id, Action.APPROVE, cast.requester, key="same")
+        await shared.decide(request_id, Action.DENY, cast.approver)
+        again = await shared.decide(request_id, Action.APPROVE, cast.requester, key="same")
+        assert (again.refusal, again.detail) == (first.refusal, first.detail)
+        assert again.state is not None
+        assert again.state.status is Status.DENIED
+        assert await shared.kinds(request_id) == ["submitted", "refused", "denied"]
 
     async def test_a_proof_used_for_one_step_is_good_for_no_other(self, shared: Record) -> None:
         cast, request_id = await asked(shared)
