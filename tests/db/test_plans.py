@@ -254,12 +254,28 @@ async def test_what_is_in_use_is_found_by_indexes(explained: Explained) -> None:
             await change
 
     db, cast = explained.db, explained.cast
+    # Something that many open requests use, and something of which there are only closed ones.
+    record = Record(db)
+    closed = await record.cast()
+    await record.execute(
+        """
+        UPDATE access_requests SET app_id = %(app)s, template_id = %(template)s, mapping_ids = ARRAY[%(mapping)s]
+        WHERE id IN (SELECT id FROM access_requests WHERE status = 'denied' LIMIT %(rows)s)
+        """,
+        app=closed.application.id,
+        template=closed.template.id,
+        mapping=closed.mapping.id,
+        rows=ROWS // 5,
+    )
+    await record.execute("ANALYZE access_requests")
     for change in (
         templates.delete(db, cast.template.id),
         applications.delete_mapping(db, cast.mapping.id),
         applications.delete_application(db, cast.application.id),
+        applications.delete_mapping(db, closed.mapping.id),
+        applications.delete_application(db, closed.application.id),
     ):
-        plans = await explained.do(refused(change))
+        plans = [plan for plan in await explained.do(refused(change)) if "FROM access_requests" in plan.text]
         assert plans
         for plan in plans:
             assert_narrow(plan)
