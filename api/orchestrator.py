@@ -16,7 +16,7 @@ from temporalio.client import (
 )
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from activities import processes
 from activities.processes import Head
@@ -33,6 +33,8 @@ _log = structlog.get_logger(__name__)
 _START: Final = timedelta(seconds=2)
 """Who submits does not wait longer for Temporal than this; a worker starts the workflow later."""
 _NUDGE: Final = timedelta(seconds=2)
+_ATTEMPTS: Final = 3
+"""Sends of a decision that meets the end of its workflow; the run that the second one starts has only that to do."""
 
 
 class Orchestrator:
@@ -78,15 +80,9 @@ class Orchestrator:
             OrchestratorUnavailable: no answer in time; the decision may or may not be carried out.
         """
         proof = self.proofs.mint(head.id, action, person.id, jti=decision_id, now=datetime.now(UTC))
+        decision = Decision(comment=comment, proof=proof)
         try:
-            state: RequestState = await self._connected.execute_update_with_start_workflow(
-                action.value,
-                Decision(comment=comment, proof=proof),
-                result_type=RequestState,
-                start_workflow_operation=head.start_operation(),
-                id=decision_id,
-                rpc_timeout=self._timeout,
-            )
+            return await self._update(head, action, decision, decision_id)
         except WorkflowUpdateFailedError as error:
             if isinstance(error.cause, ApplicationError) and error.cause.type in ERRORS_BY_CODE:
                 raise refusal(error.cause.type, error.cause.message) from error
@@ -95,7 +91,26 @@ class Orchestrator:
         except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, RuntimeError) as error:
             _log.warning("decision_unanswered", request_id=str(head.id), action=action.value, error=str(error))
             raise _unavailable() from error
-        return state
+
+    async def _update(self, head: Head, action: Action, decision: Decision, decision_id: str) -> RequestState:
+        """Answered by the workflow, or where it ends at this moment, by a new run of it from the record."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                state: RequestState = await self._connected.execute_update_with_start_workflow(
+                    action.value,
+                    decision,
+                    result_type=RequestState,
+                    start_workflow_operation=head.start_operation(),
+                    id=decision_id,
+                    rpc_timeout=self._timeout,
+                )
+            except RPCError as error:
+                # Temporal drops updates that arrive while a workflow's last task is under way.
+                if error.status is not RPCStatusCode.NOT_FOUND or attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return state
+        raise AssertionError("unreachable")
 
     async def signal(self, head: Head, person: Person, action: Action, comment: str, decision_id: str) -> None:
         """Hand a decision over without waiting for its outcome (`Prefer: respond-async`).

@@ -105,11 +105,18 @@ class World:
         return request_id
 
     async def submit(
-        self, cast: Cast, *, by: Account | None = None, template: TemplateView | None = None, minutes: int = 60
+        self,
+        cast: Cast,
+        *,
+        by: Account | None = None,
+        template: TemplateView | None = None,
+        minutes: int = 60,
+        at: datetime | None = None,
     ) -> UUID:
         """A request that no workflow knows of yet."""
         # The clock of the test server may be days ahead by now; the row is given the time that its workflow sees.
-        at = await self.now() if self.environment else None
+        if self.environment and at is None:
+            at = await self.now()
         return await self.record.submit(template or cast.template, by or cast.requester, minutes=minutes, at=at)
 
     async def start(self, request_id: UUID, *, signal: str | None = None) -> None:
