@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 
-from api.authentication import Caller
-from api.resources import Db
-from db import database
+from db.database import Connection, Database
 from db.paging import DEFAULT_LIMIT, LARGEST_LIMIT, Position
 
 
-async def _connection(db: Db, _: Caller) -> AsyncIterator[database.Connection]:
-    # After the caller is known and the connection for that is back in the pool: a call that held one while it waits
-    # for a second could, with others like it, wait for ever.
-    async with db.connection() as connection:
+async def _connection(request: Request) -> AsyncIterator[Connection]:
+    # After the caller is known, which is the first dependency of all routes, and the connection for that is back in
+    # the pool: a call that held one while it waits for a second could, with others like it, wait for ever.
+    database: Database = request.app.state.database
+    async with database.connection() as connection:
         yield connection
 
 
 # For the function alone: a client that reads its answer slowly must not keep a connection.
-Reading = Annotated[database.Connection, Depends(_connection, scope="function")]
+Reading = Annotated[Connection, Depends(_connection, scope="function")]
 """A connection on which every statement is its own transaction."""
 
 

@@ -12,7 +12,9 @@ from typing import Any, Self
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row, tuple_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
+from pydantic_core import from_json
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -27,6 +29,10 @@ _CONNECT_TIMEOUT_SECS = 5
 _MAX_IDLE_SECS = 300.0
 _PLAIN_ROWS: Any = tuple_row
 """What SQLAlchemy reads; a connection is typed by the rows it has outside of sessions."""
+
+
+# Three times as fast as the standard library's, and lists read several JSON columns a row.
+set_json_loads(from_json)
 
 
 class Database:
