@@ -129,6 +129,10 @@ class OidcIssuer(BaseModel):
     link_by_email: bool = False
     """Whether an address that it has verified links an account, once. Whoever runs the issuer can then sign in as
     anybody who has not been linked yet."""
+    client_id: Annotated[str, Field(min_length=1)] | None = None
+    """As which of its public clients `justiam login` signs people in. None: it does not."""
+    scope: Annotated[str, Field(min_length=1)] | None = None
+    """What `justiam login` asks for, where the usual does not do."""
 
 
 class Settings(BaseSettings):
@@ -196,7 +200,8 @@ class Settings(BaseSettings):
     oidc_issuers: Annotated[tuple[OidcIssuer, ...], NoDecode, BeforeValidator(_json_list)] = Field(
         default=(),
         description="OpenID Connect issuers whose tokens callers may use, as a JSON list: issuer (URL), audience, and "
-        'where they differ algorithms (["RS256", "ES256"]) and link_by_email (false), as in ' + _ISSUERS_EXAMPLE,
+        'where they differ algorithms (["RS256", "ES256"]) and link_by_email (false); client_id, and where it has to '
+        "differ scope, let people sign in there with `justiam login`. As in " + _ISSUERS_EXAMPLE,
     )
     oidc_leeway_secs: int = Field(
         default=30,

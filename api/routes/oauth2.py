@@ -151,9 +151,14 @@ async def key_set(request: Request) -> Response:
 
 
 async def metadata(request: Request) -> Response:
-    """What OAuth libraries need to know (RFC 8414)."""
+    """What OAuth libraries need to know (RFC 8414), and at which issuers `justiam login` signs people in."""
     settings: Settings = request.app.state.settings
     issuer = settings.token_issuer
+    sign_in = [
+        each.model_dump(include={"issuer", "client_id", "audience", "scope"}, exclude_none=True)
+        for each in settings.oidc_issuers
+        if each.client_id is not None
+    ]
     return JSONResponse(
         {
             "issuer": issuer,
@@ -166,6 +171,7 @@ async def metadata(request: Request) -> Response:
             "token_endpoint_auth_methods_supported": ["none", *_AUTHENTICATION],
             "introspection_endpoint_auth_methods_supported": _AUTHENTICATION,
             "revocation_endpoint_auth_methods_supported": _AUTHENTICATION,
+            **({"justiam_sign_in": sign_in} if sign_in else {}),
         },
         headers={"Cache-Control": f"public, max-age={_KEYS_KEPT_SECS}"},
     )

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from cli.people import completion, credentials
 from cli.people.credentials import Credentials
-from cli.people.errors import Misused
+from cli.people.errors import Misused, NotSignedIn
 from cli.people.session import PERSON_OPTION, at_a_terminal, explained, say, signed_in
 from settings import ENDPOINT_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from cli.people.client import Service
     from cli.people.documents import Me, Request
+    from cli.people.oidc import Way
 
 PANEL: Final = "For people"
 """Where `justiam --help` lists these commands."""
@@ -26,6 +29,7 @@ _ACTING: Final = ("whoami", "access", "template", "request")
 _LOGIN_EXAMPLES: Final = f"""\
 Examples:
   justiam login --server https://access.example.com
+  justiam login --no-browser --port 8976      (and elsewhere: ssh -L 8976:127.0.0.1:8976 this-machine)
   pass show justiam | justiam login --server access.example.com --token-stdin
 
 Without signing in, for scripts: set {ENDPOINT_VARIABLE} and {TOKEN_VARIABLE}."""
@@ -64,23 +68,53 @@ def login(
         str | None, typer.Option(help=f"URL of the service. [default: {ENDPOINT_VARIABLE}, or where you were last]")
     ] = None,
     *,
-    token_stdin: Annotated[bool, typer.Option("--token-stdin", help="Read the token from standard input.")] = False,
+    token_stdin: Annotated[
+        bool, typer.Option("--token-stdin", help="Read an API token from standard input; at a terminal, ask for it.")
+    ] = False,
+    issuer: Annotated[
+        str | None, typer.Option(help="OpenID Connect issuer to sign in at. [default: as the service says]")
+    ] = None,
+    client_id: Annotated[
+        str | None, typer.Option(help="As which client of the issuer. [default: as the service says]")
+    ] = None,
+    audience: Annotated[
+        str | None,
+        typer.Option(help="Audience of the service at the issuer. [default: as the service says, or the client]"),
+    ] = None,
+    scope: Annotated[
+        str | None, typer.Option(help="What to ask the issuer for. [default: as the service says, or openid email]")
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of this machine that the browser comes back to; 0: any.")
+    ] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address to sign in at.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sign in with an API token, and keep it for the commands that follow.
+    """Sign in with your browser or with an API token, and stay signed in for the commands that follow.
 
-    The token is asked for without showing it, or taken from --token-stdin or the variable JUSTIAM_TOKEN. Whoever runs
-    the service makes one with `justiam token create`. It is checked, then stored in ~/.config/justiam for you alone.
+    Where the service names an OpenID Connect issuer, you sign in there: the address is printed, and opened in your
+    browser, which has to run where it reaches this machine's 127.0.0.1. Else an API token is asked for without showing
+    it, or taken from --token-stdin or the variable JUSTIAM_TOKEN; whoever runs the service makes one with
+    `justiam token create`. The token is checked, then stored in ~/.config/justiam for you alone.
     """
     with explained():
         endpoint = credentials.checked_endpoint(_server(server))
-        chosen = Credentials(endpoint, credentials.checked_token(_token(endpoint, stdin=token_stdin)), "your input")
-        from cli.people.client import Service
         from cli.people.rendering import plain, print_json
 
+        asked = issuer or client_id or audience or scope
+        if token_stdin and asked:
+            raise Misused("An API token comes from no issuer: leave out --token-stdin, or what is about the issuer.")
+        given = token_stdin or (os.environ.get(TOKEN_VARIABLE) and not asked)
+        if not given and (way := _way(endpoint, issuer, client_id, audience, scope)):
+            chosen = _by_browser(way, endpoint, port, no_browser=no_browser)
+        else:
+            chosen = Credentials(endpoint, credentials.checked_token(_token(endpoint, stdin=token_stdin)), "your input")
+        from cli.people.client import Service
+
         with Service(chosen, notice=say) as service:
-            me = service.me()
-        path = credentials.store(chosen)
+            me = _known(service)
+        with credentials.alone():
+            path = credentials.store(chosen)
         if as_json:
             print_json(me)
         else:
@@ -89,15 +123,25 @@ def login(
 
 
 def logout(*, as_json: AsJson = False) -> None:
-    """Forget the token that `justiam login` stored. It works elsewhere until it is revoked or ends."""
+    """Forget what `justiam login` stored, and end it at the issuer where that can be done.
+
+    An API token works elsewhere until it is revoked or ends.
+    """
     with explained():
-        endpoint = credentials.forget()
+        kept = credentials.forget()
+        if kept and kept.sign_in:
+            from cli.people import oidc
+
+            if why := oidc.end(kept):
+                from cli.people.rendering import plain
+
+                say(f"Note: here you are signed out, but the issuer did not end it. {plain(why, lines=False)}")
         if as_json:
             from cli.people.rendering import print_json
 
-            print_json({"endpoint": endpoint})
+            print_json({"endpoint": kept.endpoint if kept else None})
         else:
-            typer.echo(f"Signed out of {endpoint}." if endpoint else "You were not signed in.")
+            typer.echo(f"Signed out of {kept.endpoint}." if kept else "You were not signed in.")
         _warn_of_environment()
 
 
@@ -123,6 +167,7 @@ def whoami(context: typer.Context, *, as_json: AsJson = False) -> None:
             ),
             ("Service", service.credentials.endpoint),
             ("Token from", service.credentials.source),
+            ("Signed in", _how(service.credentials)),
         ]
         rendering.console().print(rendering.facts(rows))
 
@@ -212,10 +257,80 @@ def _server(given: str | None) -> str:
     return answer
 
 
+def _way(
+    endpoint: str, issuer: str | None, client_id: str | None, audience: str | None, scope: str | None
+) -> Way | None:
+    """How to sign in with a browser; None where nobody says how.
+
+    Raises:
+        Misused: not all that is needed is said.
+    """
+    from cli.people import oidc
+
+    if issuer and client_id:
+        return oidc.Way(issuer, client_id, audience or client_id, scope)
+    offered = oidc.offered(endpoint, issuer)
+    if offered is None:
+        if issuer or client_id or audience or scope:
+            raise Misused(f"{endpoint} does not say how to sign in there: give both --issuer and --client-id.")
+        return None
+    return replace(
+        offered,
+        client_id=client_id or offered.client_id,
+        audience=audience or offered.audience,
+        scope=scope or offered.scope,
+    )
+
+
+def _by_browser(way: Way, endpoint: str, port: int, *, no_browser: bool) -> Credentials:
+    from cli.people import oidc
+    from cli.people.rendering import plain
+
+    def show(address: str) -> None:
+        issuer = plain(way.issuer, lines=False)
+        say(f"Sign in at {issuer}. The address to open in a browser:\n\n{plain(address, lines=False)}\n")
+        if not no_browser:
+            oidc.open_browser(address)
+
+    return oidc.sign_in(way, endpoint, port=port, show=show)
+
+
+def _known(service: Service) -> Me:
+    """Who calls.
+
+    Raises:
+        CommandError: the service does not say. Where its issuer signed them in, the message tells how to be let in.
+    """
+    try:
+        return service.me()
+    except NotSignedIn as error:
+        who = service.credentials.sign_in
+        if who is None:
+            raise
+        raise NotSignedIn(
+            f"{who.issuer} signed you in as {who.subject}, but {service.credentials.endpoint} does not take its token: "
+            f"{error} If you have no account with this sign-in, whoever runs the service links it with: "
+            f"justiam identity link YOUR-EMAIL {who.issuer} {who.subject}"
+        ) from None
+
+
+def _how(used: Credentials) -> str:
+    """How somebody is signed in, and until when."""
+    from cli.people.rendering import local, plain
+
+    if used.sign_in is None:
+        return "with a token that was given"
+    where = f"at {plain(used.sign_in.issuer, lines=False)}"
+    if used.sign_in.expires_at is None:
+        return where
+    until = local(datetime.fromtimestamp(used.sign_in.expires_at, UTC).isoformat())
+    return f"{where}, until {until}{', then renewed' if used.sign_in.refresh_token else ''}"
+
+
 def _token(endpoint: str, *, stdin: bool) -> str:
-    if stdin:
+    if stdin and not at_a_terminal():
         return sys.stdin.read()
-    if token := os.environ.get(TOKEN_VARIABLE):
+    if not stdin and (token := os.environ.get(TOKEN_VARIABLE)):
         return token
     if not at_a_terminal():
         raise Misused(f"There is no terminal to ask for the token at: use --token-stdin, or set {TOKEN_VARIABLE}.")

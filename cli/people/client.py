@@ -59,7 +59,7 @@ class Service:
             base_url=f"{credentials.endpoint}/api/v1",
             headers={"Authorization": f"Bearer {credentials.token}", "Accept": f"{_JSON}, {_PROBLEM}"},
             timeout=timeout,
-            verify=_trusted(credentials.endpoint),
+            verify=trusted(credentials.endpoint),
             # A proxy is for other machines.
             trust_env=not local,
             follow_redirects=False,
@@ -131,12 +131,13 @@ class Service:
                 return
 
     def _call(self, method: str, path: str, *, repeatable: bool, **request: Any) -> Any:  # noqa: ANN401 - httpx's own
+        self._stay_signed_in()
         deadline = time.monotonic() + self._patience_secs
         while True:
             try:
                 answer = self._client.request(method, path, **request)
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
-                raise Unavailable(self._unreachable(error)) from None
+                raise Unavailable(unreachable(self.credentials.endpoint, error)) from None
             except httpx.TimeoutException:
                 failure = f"{self.credentials.endpoint} did not answer in time."
                 raise Unavailable(failure + _after_all(repeatable=repeatable, method=method)) from None
@@ -154,6 +155,14 @@ class Service:
                 raise Unavailable(failure + _after_all(repeatable=repeatable, method=method))
             self._notice(f"{failure} Trying again.")
             time.sleep(wait)
+
+    def _stay_signed_in(self) -> None:
+        if self.credentials.has_ended:
+            # Not before it is needed: most commands find a token that is good.
+            from cli.people import oidc
+
+            self.credentials = oidc.renewed(self.credentials)
+            self._client.headers["Authorization"] = f"Bearer {self.credentials.token}"
 
     def _understood(self, answer: httpx.Response) -> Any:  # noqa: ANN401 - JSON
         """The JSON of an answer.
@@ -184,27 +193,29 @@ class Service:
         errors = [(str(each["field"]), str(each["message"])) for each in answer.json().get("errors", [])]
         raise Refused(code, detail, errors)
 
-    def _unreachable(self, error: httpx.TransportError) -> str:
-        endpoint, cause = self.credentials.endpoint, _root_cause(error)
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return (
-                f"The certificate of {endpoint} cannot be trusted: {cause.verify_message}. "
-                "Where your company has its own authority, name its certificate file in SSL_CERT_FILE."
-            )
-        if isinstance(error, httpx.TimeoutException):
-            reason = "no answer"
-        else:
-            reason = (isinstance(cause, OSError) and cause.strerror) or str(error) or type(error).__name__
-        hint = "is the service running?" if "127.0.0.1" in endpoint else "are the address and your network right?"
-        return f"Cannot reach {endpoint}: {reason}; {hint}"
 
-
-def _trusted(endpoint: str) -> ssl.SSLContext:
+def trusted(endpoint: str) -> ssl.SSLContext:
     """Whose certificates count: the system's, with SSL_CERT_FILE as OpenSSL knows it; a company's own are there."""
     if endpoint.startswith("https://"):
         return ssl.create_default_context()
     # Nobody's, then: to load them takes a fifth of the time of a whole command.
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def unreachable(where: str, error: httpx.HTTPError) -> str:
+    """Why there is no connection to the server at `where`, in words that say what to look at."""
+    cause = _root_cause(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return (
+            f"The certificate of {where} cannot be trusted: {cause.verify_message}. "
+            "Where your company has its own authority, name its certificate file in SSL_CERT_FILE."
+        )
+    if isinstance(error, httpx.TimeoutException):
+        reason = "no answer"
+    else:
+        reason = (isinstance(cause, OSError) and cause.strerror) or str(error) or type(error).__name__
+    hint = "is the service running?" if "127.0.0.1" in where else "are the address and your network right?"
+    return f"Cannot reach {where}: {reason}; {hint}"
 
 
 def _words(answer: httpx.Response) -> tuple[str, str] | None:

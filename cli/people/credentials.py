@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import json
 import os
 import re
 import stat
 import tempfile
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -23,6 +26,23 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _API_PATH: Final = "/api/v1"
+_EARLY_SECS: Final = 10.0
+"""A token is renewed this long before its end, so that it does not end on its way."""
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """How somebody signed in at an OpenID Connect issuer, and how they stay signed in."""
+
+    issuer: str
+    client_id: str
+    audience: str
+    """What the token is for; the client id itself where it is an ID token."""
+    subject: str
+    """Who they are to the issuer."""
+    expires_at: float | None
+    """When the token ends, by this machine's clock; None where the issuer does not say."""
+    refresh_token: str | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -34,6 +54,14 @@ class Credentials:
     token: str = field(repr=False)
     source: str
     """Where the token came from, in words."""
+    sign_in: SignIn | None = None
+    """How it is renewed; None for one that was given as it is."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the token has to be renewed before it is used."""
+        ends = self.sign_in.expires_at if self.sign_in else None
+        return ends is not None and time.time() > ends - _EARLY_SECS
 
 
 def current(person: str | None) -> Credentials:
@@ -46,29 +74,52 @@ def current(person: str | None) -> Credentials:
     if person is not None:
         return _of_dev_person(person)
     endpoint, token = os.environ.get(ENDPOINT_VARIABLE), os.environ.get(TOKEN_VARIABLE)
-    stored = _stored()
+    kept = stored()
     if token:
-        where = endpoint or (stored.endpoint if stored else None)
+        where = endpoint or (kept.endpoint if kept else None)
         if where is None:
             raise NotSignedIn(
                 f"{TOKEN_VARIABLE} is set, but not for which service: set {ENDPOINT_VARIABLE} to its URL."
             )
         return Credentials(checked_endpoint(where), checked_token(token), f"the variable {TOKEN_VARIABLE}")
-    if stored is None:
+    if kept is None:
         raise NotSignedIn(f"You are not signed in. Sign in with `justiam login`{_or_dev()}.")
     # A stored token is for the service that it was stored for, and is never sent to another.
-    if endpoint and checked_endpoint(endpoint) != stored.endpoint:
+    if endpoint and checked_endpoint(endpoint) != kept.endpoint:
         raise NotSignedIn(
-            f"You are signed in to {stored.endpoint}, not to {checked_endpoint(endpoint)} as {ENDPOINT_VARIABLE} says. "
+            f"You are signed in to {kept.endpoint}, not to {checked_endpoint(endpoint)} as {ENDPOINT_VARIABLE} says. "
             f"Sign in there with `justiam login`, or set {TOKEN_VARIABLE}."
         )
-    return stored
+    return kept
+
+
+def stored() -> Credentials | None:
+    """What `login` stored.
+
+    Raises:
+        Misused: it cannot be used.
+    """
+    path = _file()
+    try:
+        with path.open() as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = json.load(file)
+        found = Credentials(content["endpoint"], content["token"], str(path), _sign_in(content.get("sign_in")))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Misused(f"Cannot read {path}: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise Misused(f"{path} is damaged. Sign in again with `justiam login`.") from None
+    if mode & _OTHERS:
+        raise Misused(f"Others on this machine may read the token in {path}. Protect it: chmod 600 '{path}'")
+    return replace(found, endpoint=checked_endpoint(found.endpoint), token=checked_token(found.token))
 
 
 def stored_endpoint() -> str | None:
     """The service that somebody signed in to here."""
-    stored = _stored()
-    return stored.endpoint if stored else None
+    found = stored()
+    return found.endpoint if found else None
 
 
 def store(credentials: Credentials) -> Path:
@@ -79,7 +130,8 @@ def store(credentials: Credentials) -> Path:
     descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
-            json.dump({"endpoint": credentials.endpoint, "token": credentials.token}, file)
+            signed_in = {"sign_in": asdict(credentials.sign_in)} if credentials.sign_in else {}
+            json.dump({"endpoint": credentials.endpoint, "token": credentials.token, **signed_in}, file)
             file.flush()
             os.fsync(file.fileno())
         Path(unfinished).replace(path)
@@ -89,20 +141,37 @@ def store(credentials: Credentials) -> Path:
     return path
 
 
-def forget() -> str | None:
+def forget() -> Credentials | None:
     """Remove what `store` kept.
 
     Returns:
-        The service that it was for; None where nothing was kept.
+        What it was, as far as it could be read; None where nothing was kept.
     """
-    endpoint = None
-    with contextlib.suppress(Misused):
-        endpoint = stored_endpoint()
+    with alone():
+        found = None
+        with contextlib.suppress(Misused):
+            found = stored()
+        try:
+            _file().unlink()
+        except FileNotFoundError:
+            return None
+    return found or Credentials("the service", "", "")
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Have what is stored to oneself: of two commands that renew a token at once, the issuer would refuse one."""
     try:
-        _file().unlink()
+        directory = os.open(_file().parent, os.O_RDONLY)
     except FileNotFoundError:
-        return None
-    return endpoint or "the service"
+        # Nothing is stored.
+        yield
+        return
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def checked_endpoint(text: str) -> str:
@@ -170,22 +239,18 @@ def _file() -> Path:
     return (base if base.is_absolute() else Path.home() / ".config") / "justiam" / "credentials.json"
 
 
-def _stored() -> Credentials | None:
-    path = _file()
-    try:
-        with path.open() as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = json.load(file)
-        found = Credentials(content["endpoint"], content["token"], str(path))
-    except FileNotFoundError:
+def _sign_in(content: Any) -> SignIn | None:  # noqa: ANN401 - JSON
+    if content is None:
         return None
-    except OSError as error:
-        raise Misused(f"Cannot read {path}: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError):
-        raise Misused(f"{path} is damaged. Sign in again with `justiam login`.") from None
-    if mode & _OTHERS:
-        raise Misused(f"Others on this machine may read the token in {path}. Protect it: chmod 600 '{path}'")
-    return Credentials(checked_endpoint(found.endpoint), checked_token(found.token), found.source)
+    expires_at, refresh_token = content["expires_at"], content["refresh_token"]
+    return SignIn(
+        issuer=str(content["issuer"]),
+        client_id=str(content["client_id"]),
+        audience=str(content["audience"]),
+        subject=str(content["subject"]),
+        expires_at=None if expires_at is None else float(expires_at),
+        refresh_token=None if refresh_token is None else str(refresh_token),
+    )
 
 
 def _of_dev_person(name: str) -> Credentials:

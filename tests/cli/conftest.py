@@ -79,9 +79,11 @@ class Desk:
         return done
 
     @asynccontextmanager
-    async def beside(self, *arguments: str, by: Somebody) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def beside(
+        self, *arguments: str, by: Somebody | None = None, **variables: str
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
         """The command in a process of its own, while others run; ended where it has not ended itself."""
-        environment = {name: value for name, value in self.environment(by).items() if value is not None}
+        environment = {name: value for name, value in self.environment(by, **variables).items() if value is not None}
         environment |= {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
         process = await asyncio.create_subprocess_exec(
             JUSTIAM, *arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -93,7 +95,7 @@ class Desk:
                 process.kill()
                 await process.communicate()
 
-    async def json(self, *arguments: str, by: Somebody) -> Any:
+    async def json(self, *arguments: str, by: Somebody | None = None) -> Any:
         done = await self.justiam(*arguments, "--json", by=by)
         assert done.exit_code == 0, done.stderr
         return json.loads(done.stdout)

@@ -145,9 +145,10 @@ async def test_a_decision_is_confirmed_in_view_of_what_it_grants(desk: Desk, sce
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", shown), "colours in spite of NO_COLOR"
 
 
-async def test_a_token_is_asked_for_without_showing_it(desk: Desk, scene: Scene) -> None:
+@pytest.mark.parametrize("options", [[], ["--token-stdin"]], ids=["by itself", "on demand"])
+async def test_a_token_is_asked_for_without_showing_it(desk: Desk, scene: Scene, options: list[str]) -> None:
     status, shown = await at_a_terminal(
-        desk, None, ["login", "--server", desk.url], (f"API token for {desk.url}: ", scene.alice.token)
+        desk, None, ["login", "--server", desk.url, *options], (f"API token for {desk.url}: ", scene.alice.token)
     )
     assert status == 0, shown
     assert scene.alice.token not in shown
