@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 import pytest
 from fastapi import FastAPI
 
+import worker
+from activities import setup
 from api.app import create_app
+from api.orchestrator import Orchestrator
 from tests.api.house import House, open_house, settings
+from tests.servers import TestingTemporal
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +37,20 @@ async def standing_house(new_database: Callable[[], AbstractContextManager[str]]
     with new_database() as url:
         async with open_house(url) as house:
             yield house
+
+
+@pytest.fixture(scope="module")
+async def stack(
+    temporal: TestingTemporal, new_database: Callable[[], AbstractContextManager[str]]
+) -> AsyncIterator[House]:
+    """The whole service: API, worker, a Temporal server, PostgreSQL; shared by the tests of a module."""
+    with new_database() as url:
+        chosen = settings(url).model_copy(update={"temporal_address": temporal.address})
+        async with worker.connected(chosen, wait=False) as stores:
+            await setup.ensure(stores.client, timedelta(minutes=5))
+            async with (
+                worker.worker(stores, chosen),
+                open_house(url, create_app(chosen)) as house,
+                Orchestrator(chosen) as house.app.state.orchestrator,
+            ):
+                yield house

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,32 +11,12 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-import worker
-from activities import setup
-from api.app import create_app
-from api.orchestrator import Orchestrator
 from db.templates import TemplateView
 from domain.actors import Permission
-from tests.api.house import House, Somebody, open_house, settings
+from tests.api.house import House, Somebody
 from tests.api.problem import check_problem, fields
-from tests.conftest import Databases
-from tests.servers import TestingTemporal
 
 PATIENCE_SECS = 15.0
-
-
-@pytest.fixture(scope="module")
-async def stack(temporal: TestingTemporal, new_database: Databases) -> AsyncIterator[House]:
-    with new_database() as url:
-        chosen = settings(url).model_copy(update={"temporal_address": temporal.address})
-        async with worker.connected(chosen, wait=False) as stores:
-            await setup.ensure(stores.client, timedelta(minutes=5))
-            async with (
-                worker.worker(stores, chosen),
-                open_house(url, create_app(chosen)) as house,
-                Orchestrator(chosen) as house.app.state.orchestrator,
-            ):
-                yield house
 
 
 @pytest.fixture

@@ -1,0 +1,417 @@
+"""Who may call what: each route for each kind of caller, on the whole stack.
+
+A row that is missing for a route of the OpenAPI document, or is there for none, fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
+from typing import Any, Final
+from uuid import UUID
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from db import tokens
+from domain.actors import Permission
+from domain.states import Action
+from tests.api.house import House, Somebody
+from tests.api.problem import check_problem
+from tests.api.test_adversarial import ROUTES
+
+# The callers, by column:
+#
+# asker  made the request, owns the bot
+# bot    a service account of the asker: where requests are decided the two are one
+# other  anybody who is signed in
+# appr   a member of the approver group of the request's template
+# escal  a member of its escalation group, which is not asked unless the row says so
+# reqs   holds access_requests.manage and nothing else
+# dir    holds directory.manage and nothing else
+# tasks  holds tasks.manage and nothing else
+# root   holds all three
+#
+# The answers: "yes" is the route's own 2xx; "-" is 403, forbidden; a number is another refusal, which comes after the
+# caller was let in. Callers without a valid token are in no column: they get 401 in every row.
+TABLE: Final = """
+                                                              asker bot   other appr  escal reqs  dir   tasks root
+
+GET    /access-request-templates                              yes   yes   yes   yes   yes   yes   yes   yes   yes
+POST   /access-request-templates                              -     -     -     -     -     yes   -     -     yes
+GET    /access-request-templates/{template_id}                yes   yes   yes   yes   yes   yes   yes   yes   yes
+PUT    /access-request-templates/{template_id}                -     -     -     -     -     yes   -     -     yes
+DELETE /access-request-templates/{template_id}                -     -     -     -     -     yes   -     -     yes
+DELETE /access-request-templates/{template_id} in use         -     -     -     -     -     409   -     -     409
+
+GET    /access-requests                                       yes   yes   yes   yes   yes   yes   yes   yes   yes
+POST   /access-requests                                       yes   yes   yes   yes   yes   yes   yes   yes   yes
+POST   /access-requests for members only                      yes   -     -     -     -     -     -     -     -
+GET    /access-requests/pending                               yes   yes   yes   yes   yes   yes   yes   yes   yes
+GET    /access-requests/all                                   -     -     -     -     -     yes   -     -     yes
+GET    /access-requests/{request_id}                          yes   yes   -     yes   -     yes   -     -     yes
+GET    /access-requests/{request_id} escalated                yes   yes   -     yes   yes   yes   -     -     yes
+GET    /access-requests/{request_id}/timeline                 yes   yes   -     yes   -     yes   -     -     yes
+GET    /access-requests/{request_id}/messages                 yes   yes   -     yes   -     yes   -     -     yes
+POST   /access-requests/{request_id}/messages                 yes   yes   -     yes   -     yes   -     -     yes
+POST   /access-requests/{request_id}/signal-proofs            yes   yes   -     yes   -     yes   -     -     yes
+POST   /access-requests/{request_id}/approve                  -     -     -     yes   -     -     -     -     -
+POST   /access-requests/{request_id}/approve escalated        -     -     -     yes   yes   -     -     -     -
+POST   /access-requests/{request_id}/approve no approvers     -     -     -     -     -     yes   -     -     yes
+POST   /access-requests/{request_id}/approve granted          -     -     -     409   -     -     -     -     -
+POST   /access-requests/{request_id}/deny                     -     -     -     yes   -     -     -     -     -
+POST   /access-requests/{request_id}/deny escalated           -     -     -     yes   yes   -     -     -     -
+POST   /access-requests/{request_id}/deny no approvers        -     -     -     -     -     yes   -     -     yes
+POST   /access-requests/{request_id}/deny granted             -     -     -     409   -     -     -     -     -
+POST   /access-requests/{request_id}/revoke                   yes   yes   -     -     -     yes   -     -     yes
+POST   /access-requests/{request_id}/revoke granted           yes   yes   -     yes   -     yes   -     -     yes
+POST   /access-requests/{request_id}/revoke over              409   409   -     409   -     409   -     -     409
+
+GET    /users                                                 -     -     -     -     -     yes   yes   -     yes
+POST   /users                                                 -     -     -     -     -     -     yes   -     yes
+GET    /users/me                                              yes   yes   yes   yes   yes   yes   yes   yes   yes
+GET    /users/{user_id}                                       -     -     -     -     -     yes   yes   -     yes
+PUT    /users/{user_id}                                       -     -     -     -     -     -     yes   -     yes
+PUT    /users/{user_id} who holds more                        -     -     -     -     -     -     -     -     yes
+GET    /users/{user_id}/groups                                yes   -     -     -     -     -     yes   -     yes
+GET    /users/{user_id}/groups of the bot                     yes   yes   -     -     -     -     yes   -     yes
+GET    /users/{user_id}/mapping-values                        yes   -     -     -     -     -     yes   -     yes
+GET    /users/{user_id}/mapping-values of the bot             yes   yes   -     -     -     -     yes   -     yes
+
+GET    /groups                                                yes   yes   yes   yes   yes   yes   yes   yes   yes
+POST   /groups                                                -     -     -     -     -     -     yes   -     yes
+POST   /groups with permissions                               -     -     -     -     -     -     -     -     yes
+GET    /groups/{group_id}                                     yes   yes   yes   yes   yes   yes   yes   yes   yes
+PUT    /groups/{group_id}                                     -     -     -     -     -     -     yes   -     yes
+PUT    /groups/{group_id} with permissions                    -     -     -     -     -     -     -     -     yes
+DELETE /groups/{group_id}                                     -     -     -     -     -     -     yes   -     yes
+DELETE /groups/{group_id} with permissions                    -     -     -     -     -     -     -     -     yes
+GET    /groups/{group_id}/members                             -     -     -     -     -     yes   yes   -     yes
+PUT    /groups/{group_id}/members/{user_id}                   -     -     -     -     -     -     yes   -     yes
+PUT    /groups/{group_id}/members/{user_id} with permissions  -     -     -     -     -     -     -     -     yes
+DELETE /groups/{group_id}/members/{user_id}                   -     -     -     -     -     -     yes   -     yes
+DELETE /groups/{group_id}/members/{user_id} with permissions  -     -     -     -     -     -     -     -     yes
+
+GET    /applications                                          yes   yes   yes   yes   yes   yes   yes   yes   yes
+POST   /applications                                          -     -     -     -     -     -     yes   -     yes
+GET    /applications/{app_id}                                 yes   yes   yes   yes   yes   yes   yes   yes   yes
+PUT    /applications/{app_id}                                 -     -     -     -     -     -     yes   -     yes
+DELETE /applications/{app_id}                                 -     -     -     -     -     -     yes   -     yes
+POST   /applications/{app_id}/client-secret                   -     -     -     -     -     -     yes   -     yes
+
+GET    /app-mappings                                          yes   yes   yes   yes   yes   yes   yes   yes   yes
+POST   /app-mappings                                          -     -     -     -     -     -     yes   -     yes
+GET    /app-mappings/{mapping_id}                             yes   yes   yes   yes   yes   yes   yes   yes   yes
+PUT    /app-mappings/{mapping_id}                             -     -     -     -     -     -     yes   -     yes
+DELETE /app-mappings/{mapping_id}                             -     -     -     -     -     -     yes   -     yes
+PUT    /app-mappings/{mapping_id}/groups/{group_id}           -     -     -     -     -     -     yes   -     yes
+DELETE /app-mappings/{mapping_id}/groups/{group_id}           -     -     -     -     -     -     yes   -     yes
+
+GET    /api-tokens                                            yes   yes   yes   yes   yes   yes   yes   yes   yes
+GET    /api-tokens of everybody                               -     -     -     -     -     -     yes   -     yes
+POST   /api-tokens                                            yes   yes   yes   yes   yes   yes   yes   yes   yes
+POST   /api-tokens of the bot                                 yes   yes   -     -     -     -     -     -     -
+DELETE /api-tokens/{token_id}                                 yes   404   404   404   404   404   yes   404   yes
+DELETE /api-tokens/{token_id} of the bot                      yes   yes   404   404   404   404   yes   404   yes
+"""
+
+COLUMNS: Final = ("asker", "bot", "other", "appr", "escal", "reqs", "dir", "tasks", "root")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One route in one situation, and its answer to each caller."""
+
+    method: str
+    path: str
+    situation: str
+    answers: dict[str, str]
+
+    @property
+    def route(self) -> str:
+        return f"{self.method} {self.path}"
+
+    def __str__(self) -> str:
+        return f"{self.route} {self.situation}".strip()
+
+
+def _rows() -> Iterator[Row]:
+    for line in TABLE.strip().splitlines()[1:]:
+        if line.strip():
+            method, path, *words = line.split()
+            situation, answers = words[: -len(COLUMNS)], words[-len(COLUMNS) :]
+            yield Row(method, path, " ".join(situation), dict(zip(COLUMNS, answers, strict=True)))
+
+
+ROWS: Final = list(_rows())
+SUCCESS: Final = {
+    f"{method} {path}": min(int(status) for status in operation["responses"] if status.startswith("2"))
+    for method, path, operation in ROUTES
+}
+
+# What is reached without a token and is not in the OpenAPI document: the probe, the documentation, and the endpoints of
+# OAuth, which have authentication of their own.
+PUBLIC: Final = [
+    "/.well-known/jwks.json",
+    "/.well-known/oauth-authorization-server",
+    "/docs",
+    "/docs/assets",
+    "/docs/start.js",
+    "/healthz",
+    "/oauth2/introspect",
+    "/oauth2/revoke",
+    "/oauth2/token",
+    "/openapi.json",
+]
+
+_numbers = count(1)
+
+
+def _new(what: str) -> str:
+    return f"{what} {next(_numbers)}"
+
+
+class Scene:
+    """The callers, and what they call for. What a call may use up is made anew for each."""
+
+    def __init__(self, house: House, callers: dict[str, Somebody], strangers: dict[str, str]) -> None:
+        self.house = house
+        self.callers = callers
+        self.strangers = strangers
+        self.asker, self.bot = callers["asker"], callers["bot"]
+
+    @classmethod
+    async def set(cls, house: House) -> Scene:
+        asker = await house.person("asker")
+        callers = {
+            "asker": asker,
+            "bot": await house.person("bot", owner=asker),
+            "other": await house.person("other"),
+            "appr": await house.person("appr"),
+            "escal": await house.person("escal"),
+            "reqs": await house.person("reqs", Permission.REQUESTS),
+            "dir": await house.person("dir", Permission.DIRECTORY),
+            "tasks": await house.person("tasks", Permission.TASKS),
+            "root": house.admin,
+        }
+        return cls(house, callers, await _strangers(house))
+
+    async def team(self, *members: Somebody) -> UUID:
+        return (await self.house.group(_new("team"), *members)).id
+
+    async def template(self, **values: Any) -> dict[str, Any]:
+        asked = {"approver_group_ids": [await self.team(self.callers["appr"])]}
+        if "escalation_group_id" not in values:
+            values["escalation_group_id"] = await self.team(self.callers["escal"])
+        template = await self.house.template(**asked | values)
+        return {"template_id": template.id, "app_id": template.app_id, "template": template}
+
+    async def request(self, **values: Any) -> dict[str, Any]:
+        made = await self.template(**values)
+        return {**made, "request_id": await self.house.request(made["template"], self.asker)}
+
+    async def escalated(self) -> dict[str, Any]:
+        # Nobody in the group could decide when the request was made, so the escalation group was asked at once.
+        late = await self.team(self.asker)
+        made = await self.request(approver_group_ids=[late])
+        await self._put(f"/groups/{late}/members/{self.callers['appr'].id}")
+        return made
+
+    async def without_approvers(self) -> dict[str, Any]:
+        return await self.request(approver_group_ids=[], escalation_group_id=None)
+
+    async def granted(self) -> dict[str, Any]:
+        return await self._decided(Action.APPROVE)
+
+    async def denied(self) -> dict[str, Any]:
+        return await self._decided(Action.DENY)
+
+    async def for_members_only(self) -> dict[str, Any]:
+        return await self.template(allowed_group_ids=[await self.team(self.asker)])
+
+    async def user(self) -> dict[str, Any]:
+        return {"user_id": (await self.house.person(_new("user").replace(" ", "."))).id}
+
+    async def manager(self) -> dict[str, Any]:
+        name = _new("manager").replace(" ", ".")
+        return {"user_id": (await self.house.person(name, Permission.REQUESTS)).id}
+
+    async def about_the_asker(self) -> dict[str, Any]:
+        return {**await self.application(), "user_id": self.asker.id, "token_id": await self._token(self.asker)}
+
+    async def about_the_bot(self) -> dict[str, Any]:
+        return {**await self.application(), "user_id": self.bot.id, "token_id": await self._token(self.bot)}
+
+    async def group(self, *permissions: Permission) -> dict[str, Any]:
+        member = await self.user()
+        group = await self.house.group(_new("group"), member["user_id"], permissions=list(permissions))
+        return {**member, "group_id": group.id}
+
+    async def powerful_group(self) -> dict[str, Any]:
+        return {**await self.group(Permission.REQUESTS), "permissions": [Permission.REQUESTS]}
+
+    async def application(self) -> dict[str, Any]:
+        return {"app_id": (await self.house.application(_new("application"))).id}
+
+    async def mapping(self) -> dict[str, Any]:
+        made = {**await self.application(), **await self.group()}
+        return {**made, "mapping_id": (await self.house.mapping(made["app_id"])).id}
+
+    async def _decided(self, action: Action) -> dict[str, Any]:
+        made = await self.request()
+        path = f"/access-requests/{made['request_id']}/{action}"
+        answer = await self.house.call("POST", path, self.callers["appr"])
+        assert answer.status_code == 200, answer.text
+        return made
+
+    async def _token(self, owner: Somebody) -> UUID:
+        return (await tokens.create_token(self.house.db, owner.id, "laptop", timedelta(days=1))).id
+
+    async def _put(self, path: str) -> None:
+        answer = await self.house.call("PUT", path, self.house.admin)
+        assert answer.status_code == 204, answer.text
+
+
+async def _strangers(house: House) -> dict[str, str]:
+    """Tokens that stand for nobody, or not any more."""
+    gone = await house.person("gone")
+    old = await house.person("old")
+    expired = await tokens.create_token(house.db, old.id, "expired", timedelta(seconds=-1))
+    revoked = await tokens.create_token(house.db, old.id, "revoked", timedelta(days=1))
+    await tokens.revoke_token(house.db, revoked.id)
+    answer = await house.call(
+        "PUT", f"/users/{gone.id}", house.admin, json={"email": gone.email, "name": "Gone", "active": False}
+    )
+    assert answer.status_code == 200, answer.text
+    return {
+        "anonymous": "",
+        "made up": f"Bearer {tokens.PREFIX}{'A' * 43}",
+        "expired": f"Bearer {expired.token}",
+        "revoked": f"Bearer {revoked.token}",
+        "deactivated": f"Bearer {gone.token}",
+    }
+
+
+Make = Callable[[Scene], Awaitable[dict[str, Any]]]
+
+# What has to be there, by the situation or else by what the path begins with.
+SITUATIONS: Final[dict[str, Make]] = {
+    "in use": Scene.request,
+    "for members only": Scene.for_members_only,
+    "escalated": Scene.escalated,
+    "no approvers": Scene.without_approvers,
+    "granted": Scene.granted,
+    "over": Scene.denied,
+    "who holds more": Scene.manager,
+    "of the bot": Scene.about_the_bot,
+    "of everybody": Scene.about_the_asker,
+    "with permissions": Scene.powerful_group,
+}
+BEGINNINGS: Final[dict[str, Make]] = {
+    "/access-request-templates": Scene.template,
+    "/access-requests/{": Scene.request,
+    "/access-requests": Scene.template,
+    "/users/{user_id}/": Scene.about_the_asker,
+    "/users": Scene.user,
+    "/groups": Scene.group,
+    "/applications": Scene.application,
+    "/app-mappings": Scene.mapping,
+    "/api-tokens": Scene.about_the_asker,
+}
+QUERIES: Final = {
+    "GET /users/{user_id}/mapping-values": "?app_id={app_id}",
+    "GET /users/{user_id}/mapping-values of the bot": "?app_id={app_id}",
+    "GET /api-tokens of everybody": "?all=true",
+}
+
+Body = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def _mapping(there: dict[str, Any]) -> dict[str, Any]:
+    return {"app_id": str(there["app_id"]), "name": _new("mapping"), "claim": "roles", "value": "db_readonly"}
+
+
+# What every route accepts from whoever may call it.
+BODIES: Final[dict[str, Body]] = {
+    "POST /access-request-templates": lambda there: {"name": _new("template"), "app_id": str(there["app_id"])},
+    "PUT /access-request-templates/{template_id}": lambda there: {
+        "name": _new("template"),
+        "app_id": str(there["app_id"]),
+    },
+    "POST /access-requests": lambda there: {
+        "template_id": str(there["template_id"]),
+        "requested_duration_mins": 60,
+        "justification": "an incident",
+    },
+    "POST /access-requests/{request_id}/messages": lambda _: {"body": "Which tables?"},
+    "POST /access-requests/{request_id}/signal-proofs": lambda _: {"action": "deny"},
+    "POST /users": lambda _: {"email": f"{_new('new')}@example.com".replace(" ", "."), "name": "New"},
+    "PUT /users/{user_id}": lambda _: {"email": f"{_new('new')}@example.com".replace(" ", "."), "name": "New"},
+    "POST /groups": lambda there: {"name": _new("group"), "permissions": there.get("permissions", [])},
+    "PUT /groups/{group_id}": lambda there: {"name": _new("group"), "permissions": there.get("permissions", [])},
+    "POST /applications": lambda _: {"name": _new("application")},
+    "PUT /applications/{app_id}": lambda _: {"name": _new("application")},
+    "POST /app-mappings": _mapping,
+    "PUT /app-mappings/{mapping_id}": _mapping,
+    "POST /api-tokens": lambda _: {"name": "laptop"},
+    "POST /api-tokens of the bot": lambda there: {"name": "laptop", "user_id": str(there["user_id"])},
+}
+
+
+@pytest.fixture(scope="module")
+async def scene(stack: House) -> Scene:
+    return await Scene.set(stack)
+
+
+class TestMatrix:
+    def test_has_each_route_of_the_openapi_document_and_no_other(self) -> None:
+        assert {row.route for row in ROWS} == {f"{method} {path}" for method, path, _ in ROUTES}
+
+    def test_says_nothing_twice(self) -> None:
+        assert len({str(row) for row in ROWS}) == len(ROWS)
+
+    def test_names_its_columns_as_it_reads_them(self) -> None:
+        assert tuple(TABLE.split("\n")[1].split()) == COLUMNS
+
+    def test_whatever_else_is_served_is_public_on_purpose(self, application: FastAPI) -> None:
+        served = {
+            (method, context.path or "")
+            for context in iter_route_contexts(application.routes)
+            for method in context.methods or {"GET"}
+        }
+        documented = {(method, f"/api/v1{path}") for method, path, _ in ROUTES}
+        assert documented <= served
+        assert sorted({path for _, path in served - documented}) == PUBLIC
+
+    @pytest.mark.parametrize("row", ROWS, ids=str)
+    async def test_holds(self, scene: Scene, row: Row) -> None:
+        if row.situation:
+            make = SITUATIONS[row.situation]
+        else:
+            make = next(make for beginning, make in BEGINNINGS.items() if row.path.startswith(beginning))
+        there = await make(scene)
+
+        async def call(authorization: str) -> str:
+            path = (row.path + QUERIES.get(str(row), "")).format_map(there)
+            headers = {"Authorization": authorization} if authorization else {}
+            body = BODIES.get(str(row)) or BODIES.get(row.route)
+            sent: dict[str, Any] = {"json": body(there)} if body else {}
+            answer = await scene.house.call(row.method, path, headers=headers, **sent)
+            if answer.status_code == SUCCESS[row.route]:
+                return "yes"
+            problem = check_problem(answer, {401, 403, 404, 409})
+            return "-" if problem["code"] == "forbidden" else str(answer.status_code)
+
+        # Whoever is refused goes first, all at the same thing: that it is still there for the first who may shows that
+        # a refusal changed nothing.
+        answers = {name: await call(authorization) for name, authorization in scene.strangers.items()}
+        assert answers == dict.fromkeys(scene.strangers, "401")
+        used_up = False
+        for name in sorted(COLUMNS, key=lambda name: row.answers[name] == "yes"):
+            there = await make(scene) if used_up else there
+            answers[name] = await call(f"Bearer {scene.callers[name].token}")
+            used_up = answers[name] == "yes" and row.method != "GET"
+        assert {name: answers[name] for name in COLUMNS} == row.answers
