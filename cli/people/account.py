@@ -29,7 +29,7 @@ _ACTING: Final = ("whoami", "access", "template", "request")
 _LOGIN_EXAMPLES: Final = f"""\
 Examples:
   justiam login --server https://access.example.com
-  justiam login --no-browser --port 8976      (and elsewhere: ssh -L 8976:127.0.0.1:8976 this-machine)
+  justiam login --no-browser --port 8976      (and where the browser is: ssh -L 8976:127.0.0.1:8976 this-machine)
   pass show justiam | justiam login --server access.example.com --token-stdin
 
 Without signing in, for scripts: set {ENDPOINT_VARIABLE} and {TOKEN_VARIABLE}."""
@@ -65,24 +65,24 @@ def _justiam(
 
 def login(
     server: Annotated[
-        str | None, typer.Option(help=f"URL of the service. [default: {ENDPOINT_VARIABLE}, or where you were last]")
+        str | None,
+        typer.Option(help=f"URL of the service; unless given, that of {ENDPOINT_VARIABLE}, or where you were last."),
     ] = None,
     *,
     token_stdin: Annotated[
         bool, typer.Option("--token-stdin", help="Read an API token from standard input; at a terminal, ask for it.")
     ] = False,
     issuer: Annotated[
-        str | None, typer.Option(help="OpenID Connect issuer to sign in at. [default: as the service says]")
+        str | None, typer.Option(help="OpenID Connect issuer to sign in at; unless given, the service names it.")
     ] = None,
     client_id: Annotated[
-        str | None, typer.Option(help="As which client of the issuer. [default: as the service says]")
+        str | None, typer.Option(help="As which client of the issuer; unless given, the service names it.")
     ] = None,
     audience: Annotated[
-        str | None,
-        typer.Option(help="Audience of the service at the issuer. [default: as the service says, or the client]"),
+        str | None, typer.Option(help="What tokens for the service name as audience, where it is not the client.")
     ] = None,
     scope: Annotated[
-        str | None, typer.Option(help="What to ask the issuer for. [default: as the service says, or openid email]")
+        str | None, typer.Option(help="What to ask the issuer for, where `openid email` does not do.")
     ] = None,
     port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port of this machine that the browser comes back to; 0: any.")

@@ -161,7 +161,7 @@ class Service:
             # Not before it is needed: most commands find a token that is good.
             from cli.people import oidc
 
-            self.credentials = oidc.renewed(self.credentials)
+            self.credentials = oidc.renewed(self.credentials, timeout=self._client.timeout)
             self._client.headers["Authorization"] = f"Bearer {self.credentials.token}"
 
     def _understood(self, answer: httpx.Response) -> Any:  # noqa: ANN401 - JSON

@@ -79,7 +79,7 @@ class _Tokens:
 class _Issuer:
     """One issuer, as its discovery document describes it."""
 
-    def __init__(self, issuer: str) -> None:
+    def __init__(self, issuer: str, timeout: httpx.Timeout = _TIMEOUT) -> None:
         """Read the document.
 
         Raises:
@@ -89,8 +89,9 @@ class _Issuer:
         if not safe_to_fetch(issuer):
             raise Misused(f"The issuer {issuer!r} has to be an address that begins with https://.")
         self.name = issuer
+        self._timeout = timeout
         url = issuer.rstrip("/") + "/.well-known/openid-configuration"
-        answer = _send("GET", url)
+        answer = _send("GET", url, timeout=timeout)
         if answer.status_code in range(500, 600):
             raise Unavailable(f"{issuer} answers {answer.status_code}. Try again later.")
         about = _json(answer)
@@ -152,7 +153,7 @@ class _Issuer:
             NotSignedIn: nothing.
             Unavailable: it does not answer.
         """
-        answer = _send("POST", self.needed("token"), fields)
+        answer = _send("POST", self.needed("token"), fields, timeout=self._timeout)
         content = _json(answer)
         if answer.status_code in range(500, 600):
             raise Unavailable(f"{self.name} answers {answer.status_code}. Try again later.")
@@ -233,7 +234,7 @@ def sign_in(way: Way, endpoint: str, *, port: int, show: Callable[[str], None]) 
         raise NotSignedIn(f"{error} To try again, run: justiam login") from None
 
 
-def renewed(ended: Credentials) -> Credentials:
+def renewed(ended: Credentials, *, timeout: httpx.Timeout = _TIMEOUT) -> Credentials:
     """Credentials with a token that is good again, kept in place of those that `ended`.
 
     Raises:
@@ -248,7 +249,7 @@ def renewed(ended: Credentials) -> Credentials:
             # Another command did it.
             return kept
         try:
-            fresh = _renewed(kept, kept.sign_in)
+            fresh = _renewed(kept, kept.sign_in, timeout)
         except Unavailable as error:
             raise Unavailable(f"Your sign-in has to be renewed. {error} If it stays away, run: justiam login") from None
         except CommandError as error:
@@ -258,10 +259,10 @@ def renewed(ended: Credentials) -> Credentials:
         return fresh
 
 
-def _renewed(kept: Credentials, was: SignIn) -> Credentials:
+def _renewed(kept: Credentials, was: SignIn, timeout: httpx.Timeout) -> Credentials:
     if was.refresh_token is None:
         raise NotSignedIn(f"{was.issuer} lets nobody stay signed in for longer.")
-    given = _Issuer(was.issuer).tokens(
+    given = _Issuer(was.issuer, timeout).tokens(
         grant_type="refresh_token", refresh_token=was.refresh_token, client_id=was.client_id
     )
     # OpenID Connect Core, section 12.2: an ID token need not come, but cannot be of another.
@@ -298,12 +299,20 @@ def end(forgotten: Credentials) -> str | None:
 
 
 def open_browser(url: str) -> None:
-    """Bring an address to the browser of this machine, if it has one, without waiting: it may be one in a terminal."""
-    import webbrowser
+    """Bring an address to the browser of this machine, if it has one, without waiting for it."""
+    import subprocess
+    import sys
 
     def bring() -> None:
-        with contextlib.suppress(webbrowser.Error, OSError, ValueError):
-            webbrowser.open(url)
+        # In a process of its own: what browsers print is no result, and Ctrl-C here is not meant for them.
+        subprocess.run(  # noqa: S603 - no shell; the address is that of an issuer, checked to be https
+            [sys.executable, "-m", "webbrowser", url],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            check=False,
+        )
 
     threading.Thread(target=bring, daemon=True).start()
 
@@ -393,7 +402,9 @@ def _seconds(value: object, *, less: object = 0) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
-def _send(method: str, url: str, fields: dict[str, str] | None = None) -> httpx.Response:
+def _send(
+    method: str, url: str, fields: dict[str, str] | None = None, *, timeout: httpx.Timeout = _TIMEOUT
+) -> httpx.Response:
     parts = urlsplit(url)
     try:
         return httpx.request(
@@ -401,7 +412,7 @@ def _send(method: str, url: str, fields: dict[str, str] | None = None) -> httpx.
             url,
             data=fields,
             headers={"Accept": "application/json"},
-            timeout=_TIMEOUT,
+            timeout=timeout,
             verify=trusted(url),
             # A proxy is for other machines. A redirect would let whoever answers name another server.
             trust_env=not is_loopback(parts.hostname or ""),

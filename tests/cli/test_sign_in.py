@@ -15,6 +15,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -25,7 +26,9 @@ import pytest
 from typer.testing import Result
 
 from cli.dev.program import free_port
-from cli.people import oidc
+from cli.people import credentials, oidc
+from cli.people.client import Service
+from cli.people.errors import NotSignedIn
 from db import identities
 from settings import OidcIssuer
 from tests.api.house import House, Somebody, settings
@@ -266,6 +269,8 @@ class TestSigningIn:
         done = await desk.justiam("login", "--server", desk.url, "--token-stdin", typed=alice.token)
         assert done.exit_code == 0, done.stderr
         assert "with a token that was given" in (await desk.justiam("whoami")).stdout
+        done = await desk.justiam("login", "--server", desk.url, JUSTIAM_TOKEN=alice.token)
+        assert done.exit_code == 0, done.stderr
 
     async def test_not_both_ways_at_once(self, desk: Desk, authority: Authority) -> None:
         done = await login(desk, authority, "--token-stdin")
@@ -414,6 +419,28 @@ class TestStayingSignedIn:
                 code, out, told = await ended(process)
                 assert (code, alice.email in out) == (0, True), told
         assert [sent["grant_type"] for sent in authority.redeemed] == ["authorization_code", "refresh_token"]
+
+    async def test_a_command_that_lasts_stays_signed_in(
+        self, desk: Desk, authority: Authority, alice: Somebody, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await login(desk, authority)
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(desk.home))
+        stored = credentials.stored()
+        assert stored is not None
+        assert stored.sign_in is not None
+        ended = replace(stored, sign_in=replace(stored.sign_in, expires_at=0))
+        with Service(ended) as service:
+            me = await asyncio.to_thread(service.me)
+            assert me["email"] == alice.email
+            assert len(authority.redeemed) == 1, "another command had renewed it"
+            service.credentials = ended
+            let_end(desk)
+            assert await asyncio.to_thread(service.me) == me
+            assert len(authority.redeemed) == 2
+            service.credentials = ended
+            file_of(desk).unlink()
+            with pytest.raises(NotSignedIn, match="You signed out"):
+                await asyncio.to_thread(service.me)
 
     @pytest.mark.parametrize("given", [{"access_token": ...}, {"token_type": "mac"}, {"id_token": "somebody"}], ids=str)
     @pytest.mark.usefixtures("alice")
