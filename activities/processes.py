@@ -23,9 +23,9 @@ from domain.actors import SystemActor, workflow_id
 from domain.proofs import ProofKey
 from domain.states import Action, Status
 from domain.sweeping import SweepReport
-from domain.transitions import AccessRequestInput, Channel, RequestState, Transition
+from domain.transitions import AccessRequestInput, AccessRequestResult, Channel, RequestState, Transition
 from workflows import names
-from workflows.access_request import AccessRequestResult, AccessRequestWorkflow
+from workflows.access_request import AccessRequestWorkflow
 
 _log = structlog.get_logger(__name__)
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
 
 from api.bearers import person_behind
 from domain.actors import Permission
 from domain.deciding import Person
 from domain.errors import Forbidden, Unauthenticated
 
-class _KnownCaller(HTTPBearer):
+
+class _KnownCaller(SecurityBase):
     """Whom the bearer token of a call stands for.
 
     A security scheme, so that OpenAPI shows it, and one dependency without others below it: FastAPI walks through a
     dependency's own each time it is mentioned, which for authentication in several took longer than its statement.
     """
 
-    async def __call__(self, request: Request) -> Person:  # type: ignore[override] - the person, not the credentials
+    def __init__(self, *, scheme_name: str, description: str) -> None:
+        self.model = HTTPBearerModel(description=description)
+        self.scheme_name = scheme_name
+
+    async def __call__(self, request: Request) -> Person:
         """The active person whose token this request carries.
 
         Raises:

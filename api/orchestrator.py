@@ -34,7 +34,10 @@ _START: Final = timedelta(seconds=2)
 """Who submits does not wait longer for Temporal than this; a worker starts the workflow later."""
 _NUDGE: Final = timedelta(seconds=2)
 _ATTEMPTS: Final = 3
-"""Sends of a decision that meets the end of its workflow; the run that the second one starts has only that to do."""
+"""Sends of a decision that Temporal drops. It is carried out once, however often it is sent."""
+_DROPPED: Final = frozenset({RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION})
+"""How Temporal answers an update that arrived while its workflow's last task was under way, and one whose workflow
+task was refused, because a signal came in between, say."""
 
 
 class Orchestrator:
@@ -93,7 +96,7 @@ class Orchestrator:
             raise _unavailable() from error
 
     async def _update(self, head: Head, action: Action, decision: Decision, decision_id: str) -> RequestState:
-        """Answered by the workflow, or where it ends at this moment, by a new run of it from the record."""
+        """Answered by the workflow; where that ends at this moment, by a new run of it from the record."""
         for attempt in range(_ATTEMPTS):
             try:
                 state: RequestState = await self._connected.execute_update_with_start_workflow(
@@ -105,8 +108,7 @@ class Orchestrator:
                     rpc_timeout=self._timeout,
                 )
             except RPCError as error:
-                # Temporal drops updates that arrive while a workflow's last task is under way.
-                if error.status is not RPCStatusCode.NOT_FOUND or attempt == _ATTEMPTS - 1:
+                if error.status not in _DROPPED or attempt == _ATTEMPTS - 1:
                     raise
             else:
                 return state

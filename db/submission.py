@@ -26,8 +26,11 @@ from domain.submission import Submission
 from domain.templates import NotificationPolicy, Snapshot, TemplateValues, check_duration
 
 _CHANCE: Final = random.SystemRandom()
-_START_GRACE: Final = timedelta(seconds=5)
-"""The API starts the workflow right after the commit; where that is not confirmed by then, a worker does."""
+_START_GRACE: Final = timedelta(seconds=10)
+"""The API starts the workflow right after the commit; where that is not confirmed by then, a worker does.
+
+More than a first look at the record takes when hundreds are submitted at once: a workflow that is told again has one
+thing more to do."""
 
 
 @dataclass(frozen=True)

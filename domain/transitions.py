@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from domain.actors import SystemActor
 from domain.states import OPEN, Action, Status
 from domain.text import LongText, ShortText
 
@@ -16,6 +18,15 @@ class AccessRequestInput(BaseModel):
     """All a workflow needs to start, or to start again: the rest is in the record."""
 
     request_id: UUID
+
+
+class AccessRequestResult(BaseModel):
+    """How it ended. `status` is null where the record does not know the request."""
+
+    request_id: str
+    status: Status | None
+    decided_by: str | None = None
+    ended_by: str | None = None
 
 
 class Decision(BaseModel):
@@ -53,6 +64,15 @@ class Transition(BaseModel):
     actor: str | None = None
     comment: str = ""
     proof: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceStep:
+    """A step that the service takes by itself, once per `key`."""
+
+    action: Action
+    actor: SystemActor
+    key: str
 
 
 class Refused(BaseModel):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -24,7 +23,7 @@ from temporalio.exceptions import (
 )
 
 with workflow.unsafe.imports_passed_through():
-    from pydantic import BaseModel, ValidationError
+    from pydantic import ValidationError
 
     from domain.actors import SystemActor, workflow_id
     from domain.errors import Forbidden, Invalid, NotFound, RequestNotActive, RequestNotPending
@@ -33,11 +32,13 @@ with workflow.unsafe.imports_passed_through():
     from domain.transitions import (
         REFUSALS_KEPT,
         AccessRequestInput,
+        AccessRequestResult,
         Channel,
         Decision,
         Outcome,
         Refused,
         RequestState,
+        ServiceStep,
         Transition,
     )
     from workflows import names
@@ -54,24 +55,6 @@ _LOOK_AGAIN: Final = timedelta(minutes=1)
 """When a step that is due changed nothing: the record knows better, and is asked once more later."""
 
 _NO_DECISION: Final = "The argument is no JSON object with actor, comment and proof."
-
-
-class AccessRequestResult(BaseModel):
-    """How it ended. `status` is null where the record does not know the request."""
-
-    request_id: str
-    status: Status | None
-    decided_by: str | None = None
-    ended_by: str | None = None
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A step that the service takes by itself."""
-
-    action: Action
-    actor: SystemActor
-    key: str
 
 
 @workflow.defn(name=names.ACCESS_REQUEST_WORKFLOW)
@@ -103,7 +86,7 @@ class AccessRequestWorkflow:
             if not is_cancelled_exception(error):
                 raise
             # An operator cancelled the workflow: the same as a revoke by the operator.
-            await self._take(_Step(Action.REVOKE, SystemActor.OPERATOR, "operator"))
+            await self._take(ServiceStep(Action.REVOKE, SystemActor.OPERATOR, "operator"))
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -187,21 +170,21 @@ class AccessRequestWorkflow:
                 wait = None if due is None else due - workflow.now()
             await self._until_change(seen, wait)
 
-    def _due_step(self, state: RequestState) -> _Step | None:
+    def _due_step(self, state: RequestState) -> ServiceStep | None:
         now = workflow.now()
         if not state.requester_active:
-            return _Step(Action.REVOKE, SystemActor.DEACTIVATED, "deactivated")
+            return ServiceStep(Action.REVOKE, SystemActor.DEACTIVATED, "deactivated")
         if state.status is Status.APPROVED:
             over = state.expires_at is not None and state.expires_at <= now
-            return _Step(Action.EXPIRE, SystemActor.EXPIRY, "expire") if over else None
+            return ServiceStep(Action.EXPIRE, SystemActor.EXPIRY, "expire") if over else None
         if state.auto_approve and not self._auto_tried:
             self._auto_tried = True
-            return _Step(Action.APPROVE, SystemActor.AUTO, "auto")
+            return ServiceStep(Action.APPROVE, SystemActor.AUTO, "auto")
         if not state.decidable:
             # Nobody asked so far can decide. The escalation group first; where that was asked, the administrators.
-            return _Step(Action.ESCALATE, SystemActor.ESCALATION, "admins" if state.escalated_at else "escalate")
+            return ServiceStep(Action.ESCALATE, SystemActor.ESCALATION, "admins" if state.escalated_at else "escalate")
         if state.escalated_at is None and state.escalates_at is not None and state.escalates_at <= now:
-            return _Step(Action.ESCALATE, SystemActor.ESCALATION, "escalate")
+            return ServiceStep(Action.ESCALATE, SystemActor.ESCALATION, "escalate")
         return None
 
     async def _until_change(self, seen: int, wait: timedelta | None) -> None:
@@ -214,7 +197,7 @@ class AccessRequestWorkflow:
                 timeout_summary=summary if wait else None,
             )
 
-    async def _take(self, step: _Step) -> bool:
+    async def _take(self, step: ServiceStep) -> bool:
         """Take a step of the service; whether anything changed."""
         async with self._turn:
             before = self._state

@@ -22,7 +22,14 @@ from db.paging import Page
 from db.requests import MessageView, RequestView, TimelineView
 from domain import deciding
 from domain.deciding import Asked, Person, Standing
-from domain.errors import Forbidden, NotFound, RequestNotActive, RequestNotPending
+from domain.errors import (
+    AccessError,
+    Forbidden,
+    NotFound,
+    OrchestratorUnavailable,
+    RequestNotActive,
+    RequestNotPending,
+)
 from domain.proofs import LIFETIME
 from domain.states import Action, Status, after
 from domain.submission import Submission
@@ -282,8 +289,16 @@ async def _decide(call: _Call, request_id: UUID, action: Action) -> RequestView:
         call.response.status_code = 202
         call.response.headers["Preference-Applied"] = "respond-async"
         return view
-    await call.temporal.decide(_head(view), call.caller, action, call.comment, decision_id)
+    failure: AccessError | None = None
+    try:
+        await call.temporal.decide(_head(view), call.caller, action, call.comment, decision_id)
+    except (RequestNotPending, RequestNotActive, OrchestratorUnavailable) as error:
+        failure = error
     async with call.db.connection() as connection:
+        # A worker that dies after its commit never answers; and who is asked again then knows of a request that is
+        # no longer pending, but not by whom. The record does.
+        if failure is not None and not await transitions.is_done(connection, request_id, decision_id):
+            raise failure
         view, _ = await _existing(connection, request_id)
     return view
 

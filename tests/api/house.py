@@ -117,19 +117,21 @@ class House:
         assert answer.status_code == 201, answer.text
         return UUID(answer.json()["id"])
 
-    async def decide(self, request_id: UUID, action: Action, by: Somebody, *, at: datetime | None = None) -> None:
+    async def decide(
+        self, request_id: UUID, action: Action, by: Somebody, *, at: datetime | None = None, key: str | None = None
+    ) -> None:
         """What the workflow does with a decision."""
         at = at or datetime.now(UTC)
-        key = ProofKey(SECRET)
+        proofs, key = ProofKey(SECRET), key or str(uuid4())
         transition = Transition(
             request_id=request_id,
             action=action,
             channel=Channel.UPDATE,
             at=at,
-            key=str(uuid4()),
-            proof=key.mint(request_id, action, by.id, jti=str(uuid4()), now=at),
+            key=key,
+            proof=proofs.mint(request_id, action, by.id, jti=key, now=at),
         )
-        outcome = await transitions.apply(self.db, key, transition, trust_claimed_actors=False)
+        outcome = await transitions.apply(self.db, proofs, transition, trust_claimed_actors=False)
         assert outcome.refusal is None, outcome.detail
 
     async def approve_long_ago(self, request_id: UUID, by: Somebody) -> None:

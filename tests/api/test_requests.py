@@ -6,13 +6,14 @@ import asyncio
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import httpx
 import pytest
 
 from db.templates import TemplateView
 from domain.actors import Permission
+from domain.states import Action
 from tests.api.house import House, Somebody
 from tests.api.problem import check_problem, fields
 
@@ -528,6 +529,21 @@ class TestWithoutTemporal:
         check_problem(answer, 503, "orchestrator_unavailable")
         assert "retry-after" in answer.headers
         assert (await stage.get(request))["status"] == "pending"
+
+    async def test_a_decision_that_a_dying_worker_carried_out_is_answered_as_done(self, house: House) -> None:
+        stage = await Stage.set(house)
+        request = await stage.submitted()
+        house.app.state.orchestrator._timeout = timedelta(seconds=2)
+        headers = {"Idempotency-Key": "a-click"}
+        deciding = asyncio.create_task(stage.act(request, "approve", stage.bob, headers=headers))
+        # The call has looked at the record and waits for Temporal, for which it has two seconds.
+        await asyncio.sleep(0.5)
+        request_id = UUID(request["id"])
+        decision_id = str(uuid5(request_id, f"approve:{stage.bob.id}:a-click"))
+        await house.decide(request_id, Action.APPROVE, stage.bob, key=decision_id)
+        answer = await deciding
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["status"], answer.json()["decided_by"]) == ("approved", stage.bob.email)
 
     async def test_reading_and_talking_go_on(self, house: House) -> None:
         stage = await Stage.set(house)

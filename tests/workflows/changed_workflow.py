@@ -7,9 +7,9 @@ from datetime import timedelta
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from domain.transitions import AccessRequestInput
+    from domain.transitions import AccessRequestInput, AccessRequestResult
     from workflows import names
-    from workflows.access_request import AccessRequestResult, AccessRequestWorkflow
+    from workflows.access_request import AccessRequestWorkflow
 
 
 @workflow.defn(name=names.ACCESS_REQUEST_WORKFLOW)
