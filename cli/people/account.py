@@ -29,7 +29,7 @@ _ACTING: Final = ("whoami", "access", "template", "request")
 _LOGIN_EXAMPLES: Final = f"""\
 Examples:
   justiam login --server https://access.example.com
-  justiam login --no-browser --port 8976      (and where the browser is: ssh -L 8976:127.0.0.1:8976 this-machine)
+  justiam login --no-browser --port 8976
   pass show justiam | justiam login --server access.example.com --token-stdin
 
 Without signing in, for scripts: set {ENDPOINT_VARIABLE} and {TOKEN_VARIABLE}."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -375,6 +376,12 @@ class TestWhatGoesWrong:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             code, line = await self.refused(desk, authority, "--port", str(taken.getsockname()[1]))
         assert (code, "Choose another with --port." in line) == (2, True)
+
+    async def test_ctrl_c_ends_the_wait_without_a_traceback(self, desk: Desk, authority: Authority) -> None:
+        async with signing_in(desk, "--issuer", authority.url, "--no-browser") as (process, _):
+            process.send_signal(signal.SIGINT)
+            code, out, told = await ended(process)
+        assert (code, out, told.strip()) == (130, "", "")
 
     async def test_nobody_comes(self, desk: Desk, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(oidc, "_PATIENCE_SECS", 0.0)
