@@ -7,6 +7,7 @@ together with their row, keep their order, and have GIN indexes for the question
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -29,7 +30,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from domain.actors import Permission
+from domain.integrations import DeliveryStatus, Target
 from domain.states import Status
+from domain.tasks import Language, RunCause, RunStatus, ScheduleType, TaskType
 from domain.templates import NotificationPolicy, TriggerFailureMode
 
 SQLModel.metadata.naming_convention = {
@@ -41,7 +44,7 @@ SQLModel.metadata.naming_convention = {
 }
 
 
-def _one_of(column: str, values: type[Status | NotificationPolicy | TriggerFailureMode]) -> CheckConstraint:
+def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
@@ -211,7 +214,7 @@ class Template(SQLModel, table=True):
     custom_fields: list[dict[str, Any]] = Field(
         default_factory=list, sa_column=Column(JSONB, nullable=False, server_default=text("'[]'"))
     )
-    trigger_task_id: UUID | None = None
+    trigger_task_id: UUID | None = _references("scheduled_tasks.id", on_delete="RESTRICT", null=True, index=True)
     trigger_task_failure_mode: str = Field(default=TriggerFailureMode.IGNORE, sa_type=Text)
     served_group_id: UUID | None = None
     """Whom the round robin served last: that membership's group and rank."""
@@ -413,3 +416,177 @@ class AccessToken(SQLModel, table=True):
     group_ids: list[UUID] = _uuids()
     """The groups that its claims came from: when one of them is left or ends, so does the token."""
     expires_at: datetime = _instant()
+
+
+class Secret(SQLModel, table=True):
+    """A value that scripts read by name. Write-only over the API; encrypted at rest (`db.secrets`)."""
+
+    __tablename__ = "secrets"
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    description: str = Field(default="", sa_type=Text)
+    sealed: bytes = Field(sa_type=LargeBinary)
+    created_at: datetime = _instant(now=True)
+    updated_at: datetime = _instant(now=True)
+
+
+class ScheduledTask(SQLModel, table=True):
+    """A script, and when it runs by itself (`domain.tasks`)."""
+
+    __tablename__ = "scheduled_tasks"
+    __table_args__ = (
+        _one_of("task_type", TaskType),
+        _one_of("language", Language),
+        _one_of("schedule_type", ScheduleType),
+        Index("ix_scheduled_tasks_created", *_NEWEST),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    description: str = Field(default="", sa_type=Text)
+    task_type: str = Field(default=TaskType.SCRIPT, sa_type=Text)
+    language: str = Field(sa_type=Text)
+    language_given: bool = False
+    """Whether the language was named, or inferred from the script."""
+    script: str = Field(sa_type=Text)
+    schedule_type: str = Field(default=ScheduleType.ONCE, sa_type=Text)
+    interval_seconds: int | None = None
+    cron: str | None = Field(default=None, sa_type=Text)
+    time_zone: str = Field(default="UTC", sa_type=Text)
+    max_retries: int = 3
+    timeout_seconds: int = 60
+    secret_names: list[str] = Field(
+        default_factory=list, sa_column=Column(ARRAY(Text()), nullable=False, server_default=text("'{}'"))
+    )
+    network: bool = True
+    paused: bool = False
+    """Its Schedule is at rest; it still runs when triggered or on demand."""
+    created_at: datetime = _instant(now=True)
+    updated_at: datetime = _instant(now=True)
+
+
+class Integration(SQLModel, table=True):
+    """A binding from lifecycle events to somebody who is told of them."""
+
+    __tablename__ = "integrations"
+    __table_args__ = (
+        _one_of("target", Target),
+        CheckConstraint("(target = 'task') = (task_id IS NOT NULL)", name="task_where_target"),
+        Index("ix_integrations_created", *_NEWEST),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    target: str = Field(sa_type=Text)
+    enabled: bool = True
+    events: list[str] = Field(sa_column=Column(ARRAY(Text()), nullable=False))
+    template_id: UUID | None = _references("access_request_templates.id", on_delete="CASCADE", null=True, index=True)
+    """Only requests made from this template; null: all."""
+    app_id: UUID | None = _references("applications.id", on_delete="CASCADE", null=True, index=True)
+    """Only requests for this application; null: all."""
+    task_id: UUID | None = _references("scheduled_tasks.id", on_delete="RESTRICT", null=True, index=True)
+    settings: dict[str, Any] = Field(
+        default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default=text("'{}'"))
+    )
+    """What the target needs besides, and anybody may read who may read the integration."""
+    sealed: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """What nobody may read: addresses that are secrets, signing secrets. Encrypted (`db.secrets`)."""
+    created_at: datetime = _instant(now=True)
+    updated_at: datetime = _instant(now=True)
+
+
+class TaskRun(SQLModel, table=True):
+    """One run of a task: why, when, and what came of it."""
+
+    __tablename__ = "task_runs"
+    __table_args__ = (
+        _one_of("cause", RunCause),
+        _one_of("status", RunStatus),
+        _one_of("failure_mode", TriggerFailureMode),
+        Index("ix_task_runs_task", "task_id", *_NEWEST),
+        Index("ix_task_runs_request", "request_id", *_NEWEST, postgresql_where=text("request_id IS NOT NULL")),
+        Index("ix_task_runs_timeline", "timeline_id", postgresql_where=text("timeline_id IS NOT NULL")),
+        Index("ix_task_runs_integration", "integration_id", postgresql_where=text("integration_id IS NOT NULL")),
+        Index("ix_task_runs_dispatch", "dispatch_at", postgresql_where=text("dispatch_at IS NOT NULL")),
+        Index("uq_task_runs_ticket", "ticket_hash", unique=True, postgresql_where=text("ticket_hash IS NOT NULL")),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    task_id: UUID | None = _references("scheduled_tasks.id", on_delete="SET NULL", null=True)
+    task_name: str = Field(sa_type=Text)
+    cause: str = Field(sa_type=Text)
+    event: str | None = Field(default=None, sa_type=Text)
+    """What happened: a `trigger_event`, or the name of a lifecycle event for an integration."""
+    request_id: UUID | None = _references("access_requests.id", on_delete="RESTRICT", null=True)
+    timeline_id: int | None = Field(
+        default=None,
+        sa_column=Column(BigInteger, ForeignKey("access_request_timeline.id", ondelete="RESTRICT"), nullable=True),
+    )
+    integration_id: UUID | None = _references("integrations.id", on_delete="SET NULL", null=True)
+    started_by: str | None = Field(default=None, sa_type=Text)
+    """Who ran it on demand: an email address."""
+    failure_mode: str = Field(default=TriggerFailureMode.RETRY, sa_type=Text)
+    config: dict[str, str] = Field(
+        default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default=text("'{}'"))
+    )
+    """What the script reads; all but `run_id`, which is the row's own."""
+    status: str = Field(default=RunStatus.QUEUED, sa_type=Text)
+    attempt: int = 0
+    """Attempts begun so far."""
+    started_at: datetime | None = _instant(null=True)
+    """When the last attempt began."""
+    finished_at: datetime | None = _instant(null=True)
+    exit_code: int | None = None
+    duration_ms: int | None = None
+    output: str = Field(default="", sa_type=Text)
+    output_truncated: bool = False
+    error: str | None = Field(default=None, sa_type=Text)
+    isolation: str | None = Field(default=None, sa_type=Text)
+    ticket_hash: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """SHA-256 of the ticket that lets a script worker fetch what the current attempt needs, once."""
+    ticket_expires_at: datetime | None = _instant(null=True)
+    dispatch_at: datetime | None = _instant(null=True)
+    """When to start its workflow where none runs; null once it is over."""
+    created_at: datetime = _instant(now=True)
+
+
+class Delivery(SQLModel, table=True):
+    """A lifecycle event on its way to one recipient of one integration."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        _one_of("target", Target),
+        _one_of("status", DeliveryStatus),
+        Index("ix_deliveries_integration", "integration_id", *_NEWEST),
+        Index("ix_deliveries_request", "request_id", *_NEWEST),
+        Index("ix_deliveries_timeline", "timeline_id", postgresql_where=text("timeline_id IS NOT NULL")),
+        Index("ix_deliveries_dispatch", "dispatch_at", postgresql_where=text("dispatch_at IS NOT NULL")),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    integration_id: UUID = _references("integrations.id", on_delete="CASCADE")
+    target: str = Field(sa_type=Text)
+    event: str = Field(sa_type=Text)
+    payload: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    request_id: UUID = _references("access_requests.id", on_delete="RESTRICT")
+    timeline_id: int | None = Field(
+        default=None,
+        sa_column=Column(BigInteger, ForeignKey("access_request_timeline.id", ondelete="RESTRICT"), nullable=True),
+    )
+    recipient: str | None = Field(default=None, sa_type=Text)
+    """For email: the one address that this is for, so that one dead address holds up no other."""
+    role: str | None = Field(default=None, sa_type=Text)
+    """For email: why this person is told: `approver`, `requester`, `handled` or `reminder`."""
+    status: str = Field(default=DeliveryStatus.PENDING, sa_type=Text)
+    not_before: datetime = _instant(now=True)
+    attempts: int = 0
+    last_attempt_at: datetime | None = _instant(null=True)
+    latency_ms: int | None = None
+    response_status: int | None = None
+    response_head: str | None = Field(default=None, sa_type=Text)
+    error: str | None = Field(default=None, sa_type=Text)
+    dispatch_at: datetime | None = _instant(now=True, null=True)
+    """When to start its workflow where none runs; null once it is over."""
+    created_at: datetime = _instant(now=True)
+    finished_at: datetime | None = _instant(null=True)

@@ -72,7 +72,7 @@ class TestTimeline:
         [
             "UPDATE access_request_timeline SET actor = 'nobody'",
             "DELETE FROM access_request_timeline",
-            "TRUNCATE access_request_timeline",
+            "TRUNCATE access_request_timeline CASCADE",
         ],
     )
     async def test_is_append_only(self, record: Record, statement: str) -> None:

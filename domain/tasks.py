@@ -1,0 +1,176 @@
+"""Scheduled tasks and their runs (specification, Trigger Tasks and Setting Up Slack Notifications).
+
+A task is a script. It runs when a request's status changes (its template's trigger), when an integration is bound to
+a lifecycle event, at its own times (`interval`, `cron`), or when somebody says so.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Final, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from domain.states import Action
+from domain.text import STORABLE, LongText, Name
+
+LONGEST_SCRIPT_CHARS: Final = 100_000
+BLOCK_SECS: Final = 30
+"""A `block` trigger has this long for everything, queueing included (specification, Failure modes)."""
+
+SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,99}$")]
+"""A secret's name, as an environment variable would be called: SLACK_WEBHOOK."""
+
+
+class TaskType(StrEnum):
+    """What a task is made of."""
+
+    SCRIPT = "script"
+
+
+class Language(StrEnum):
+    """What a script is written in."""
+
+    PYTHON = "python"
+    GO = "go"
+
+
+class ScheduleType(StrEnum):
+    """When a task runs by itself."""
+
+    ONCE = "once"
+    """Never: only when it is triggered, or run on demand."""
+    INTERVAL = "interval"
+    CRON = "cron"
+
+
+class RunCause(StrEnum):
+    """Why a run was made."""
+
+    TRIGGER = "trigger"
+    INTEGRATION = "integration"
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+
+
+class RunStatus(StrEnum):
+    """Where a run is."""
+
+    QUEUED = "queued"
+    """Written down, not yet started; also between two attempts."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"
+    """Cut off by a crash, and not to be repeated: what it did until then is not known."""
+    CANCELLED = "cancelled"
+    """The decision that it was to block was overtaken by another."""
+
+
+RUN_OVER: Final = frozenset(RunStatus) - {RunStatus.QUEUED, RunStatus.RUNNING}
+"""What a run never leaves."""
+
+TRIGGER_EVENTS: Final[dict[Action | None, str]] = {
+    None: "created",
+    Action.APPROVE: "approved",
+    Action.DENY: "denied",
+    Action.REVOKE: "revoked",
+    Action.EXPIRE: "expired",
+}
+"""The `trigger_event` of each status change; None is the submission. Escalation changes no status."""
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is no time zone; take one like Europe/Berlin, or UTC") from None
+    return name
+
+
+def infer_language(script: str) -> Language:
+    """Go where the first line that is no comment declares a package, else Python."""
+    without_comments = re.sub(r"(?s)\A(\s+|//[^\n]*\n|/\*.*?\*/)+", "", script)
+    return Language.GO if re.match(r"package\s+\w+", without_comments) else Language.PYTHON
+
+
+class TaskValues(BaseModel):
+    """Everything that is set of a task."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name = Field(description="Display name; no two tasks share one.", examples=["Access Request Event Logger"])
+    description: LongText = Field(default="", description="What it is for.")
+    task_type: TaskType = Field(default=TaskType.SCRIPT, description="`script` is the only one.")
+    language: Language | None = Field(
+        default=None, description="`python` or `go`. Left out, it is inferred from the script."
+    )
+    script: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_SCRIPT_CHARS), STORABLE] = Field(
+        description="Python that defines `run()`, or a Go file `package task` with `func Run() (string, error)`."
+    )
+    schedule_type: ScheduleType = Field(
+        default=ScheduleType.ONCE, description="`once` runs only when triggered or on demand."
+    )
+    interval_seconds: int | None = Field(
+        default=None, ge=10, le=31_536_000, strict=True, description="For `interval`: seconds between two runs."
+    )
+    cron: Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), STORABLE] | None = Field(
+        default=None, description="For `cron`: five fields, as in `0 6 * * 1-5`.", examples=["0 6 * * 1-5"]
+    )
+    time_zone: Annotated[str, StringConstraints(max_length=100), AfterValidator(_time_zone)] = Field(
+        default="UTC", description="The time zone that `cron` is read in.", examples=["Europe/Berlin"]
+    )
+    max_retries: int = Field(
+        default=3,
+        ge=0,
+        le=20,
+        strict=True,
+        description="Further attempts after a failure, with growing pauses. A trigger of mode `ignore` or `block` "
+        "makes none.",
+    )
+    timeout_seconds: int = Field(
+        default=60, ge=1, le=3600, strict=True, description="An attempt that takes longer is killed."
+    )
+    secret_names: Annotated[list[SecretName], Field(max_length=50)] = Field(
+        default_factory=list, description="Secrets that the script may read.", examples=[["SLACK_WEBHOOK"]]
+    )
+    network: bool = Field(
+        default=True, description="Whether the script reaches the network, where the isolation can take that away."
+    )
+
+    @model_validator(mode="after")
+    def _schedule_is_whole(self) -> Self:
+        if (self.interval_seconds is not None) != (self.schedule_type is ScheduleType.INTERVAL):
+            raise ValueError("interval_seconds goes with schedule_type interval, and only with that")
+        if (self.cron is not None) != (self.schedule_type is ScheduleType.CRON):
+            raise ValueError("cron goes with schedule_type cron, and only with that")
+        return self
+
+    @property
+    def written_in(self) -> Language:
+        """The language, given or inferred."""
+        return self.language or infer_language(self.script)
+
+
+def run_config(
+    *,
+    run_id: str,
+    trigger: dict[str, str] | None = None,
+    event: dict[str, str | list[str] | None] | None = None,
+) -> dict[str, str]:
+    """What a script reads with `config.get` (specification, Available config keys in triggered scripts).
+
+    Args:
+        run_id: the run's own id; the same when it is repeated.
+        trigger: for a trigger, its keys.
+        event: for an integration, the payload: under its own names, and under the same behind `event.`.
+    """
+    config = {"run_id": run_id, **(trigger or {})}
+    for key, value in (event or {}).items():
+        text = ",".join(value) if isinstance(value, list) else (value or "")
+        config[f"event.{key}"] = text
+        config.setdefault(key, text)
+    return config

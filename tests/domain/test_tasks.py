@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from domain.tasks import Language, TaskValues, infer_language, run_config
+
+
+@pytest.mark.parametrize(
+    ("script", "language"),
+    [
+        ('package task\n\nfunc Run() (string, error) { return "", nil }', Language.GO),
+        ("// Logs everything.\n\n/* package */\npackage task\n", Language.GO),
+        ("\n  package   task", Language.GO),
+        ("def run():\n    return 'package task'\n", Language.PYTHON),
+        ("# package task\nimport package\n", Language.PYTHON),
+        ("package = 1\ndef run(): ...\n", Language.PYTHON),
+        ("", Language.PYTHON),
+    ],
+)
+def test_the_language_is_inferred_from_the_script(script: str, language: Language) -> None:
+    assert infer_language(script) is language
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"schedule_type": "interval"}, "interval_seconds goes with"),
+        ({"interval_seconds": 60}, "interval_seconds goes with"),
+        ({"schedule_type": "cron"}, "cron goes with"),
+        ({"cron": "0 6 * * *"}, "cron goes with"),
+        ({"time_zone": "Europe/Atlantis"}, "no time zone"),
+        ({"time_zone": "../../etc/passwd"}, "no time zone"),
+        ({"secret_names": ["slack webhook"]}, "pattern"),
+        ({"script": ""}, "at least 1 character"),
+        ({"max_retries": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_a_task_is_whole(values: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        TaskValues.model_validate({"name": "A task", "script": "def run(): ...", **values})
+
+
+def test_the_keys_of_an_event_are_there_twice_and_hide_no_other() -> None:
+    config = run_config(
+        run_id="1", event={"request_id": "2", "notified_approvers": ["a@example.com", "b@example.com"], "run_id": "3"}
+    )
+    assert config == {
+        "run_id": "1",
+        "event.run_id": "3",
+        "request_id": "2",
+        "event.request_id": "2",
+        "notified_approvers": "a@example.com,b@example.com",
+        "event.notified_approvers": "a@example.com,b@example.com",
+    }
