@@ -106,6 +106,41 @@ async def _start(_: Request) -> Response:
     return Response(_START, media_type="text/javascript")
 
 
+def _link(paths: dict[str, Any]) -> None:
+    """Say of whatever makes a thing where the thing is then, and what can be done with it: links of OpenAPI."""
+    for collection, operations in paths.items():
+        about = [
+            (operation, parameter)
+            for path, others in paths.items()
+            if (parameter := _parameter_after(collection, path))
+            for operation in others.values()
+        ]
+        if "post" not in operations or not about:
+            continue
+        made = operations["post"]["responses"]["201"]
+        made["headers"] = {
+            "Location": {
+                "description": "Path of what was made.",
+                "required": True,
+                "schema": {"type": "string", "format": "uri-reference"},
+            }
+        }
+        made["links"] = {
+            operation["operationId"]: {
+                "operationId": operation["operationId"],
+                "description": operation["summary"],
+                "parameters": {parameter: "$response.body#/id"},
+            }
+            for operation, parameter in about
+        }
+
+
+def _parameter_after(collection: str, path: str) -> str | None:
+    """The name of the parameter that follows `collection` in `path`, where one does."""
+    first = path.removeprefix(f"{collection}/").partition("/")[0]
+    return first.strip("{}") if first.startswith("{") else None
+
+
 def install(app: FastAPI) -> None:
     """Serve /docs and complete the OpenAPI document of `app`."""
 
@@ -119,6 +154,7 @@ def install(app: FastAPI) -> None:
                 routes=app.routes,
             )
             schema["components"]["schemas"].update(problems.schemas())
+            _link(schema["paths"])
             app.openapi_schema = schema
         return app.openapi_schema
 

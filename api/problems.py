@@ -15,6 +15,7 @@ import sqlalchemy.exc
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -68,6 +69,24 @@ _KINDS: Final[dict[str, tuple[int, str, str]]] = {
 
 _ALWAYS: Final = ("unauthenticated", "validation_error", "issuer_unavailable", "record_unavailable")
 """What every route under /api/v1 may answer."""
+
+_DOCUMENTED_HEADERS: Final[dict[int, dict[str, Any]]] = {
+    401: {
+        "WWW-Authenticate": {
+            "description": "How to authenticate (RFC 6750).",
+            "required": True,
+            "schema": {"const": "Bearer", "type": "string"},
+        }
+    },
+    503: {
+        "Retry-After": {
+            "description": "Seconds after which to try again.",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    },
+}
+"""What `_headers` adds, as the OpenAPI document says it."""
 
 _CODE_OF_STATUS: Final = {
     404: "not_found",
@@ -134,6 +153,7 @@ def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
             {
                 "description": title,
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+                **({"headers": headers} if (headers := _DOCUMENTED_HEADERS.get(status)) else {}),
             },
         )
         errors = [("name", "is required")] if code == "validation_error" else None
@@ -189,9 +209,11 @@ async def _http_exception(request: Request, raised: Exception) -> Response:
         return _invalid(request, [("body", "is not JSON that can be read")])
     code = _CODE_OF_STATUS.get(error.status_code, AccessError.code)
     path = request.scope["path"]
+    if code == "method_not_allowed":
+        headers = {"Allow": ", ".join(sorted(_methods(request)))}
     detail = {
         "not_found": f"There is nothing at {path}.",
-        "method_not_allowed": f"{path} answers to {headers.get('Allow') or headers.get('allow')}.",
+        "method_not_allowed": f"{path} answers to {headers.get('Allow')}.",
     }.get(code, error.detail)
     return answer(problem(code, detail, instance=_instance(request)), headers)
 
@@ -206,6 +228,19 @@ async def _internal_error(request: Request, _: Exception) -> Response:
     # The server logs the exception with its traceback: Starlette raises it again once this is sent.
     code = AccessError.code
     return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
+
+
+def _methods(request: Request) -> set[str]:
+    """What the called path answers to: of several routes at one path, Starlette names the methods of the first."""
+    path = request.scope["path"]
+    methods = {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if route.path_regex is not None and route.path_regex.match(path)
+        for method in route.methods or ()
+    }
+    # No route of ours: a file of the documentation's.
+    return methods or {"GET", "HEAD"}
 
 
 def _invalid(request: Request, errors: Sequence[tuple[str, str]]) -> Response:

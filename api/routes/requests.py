@@ -49,7 +49,17 @@ Prefer = Annotated[
 _DECISION_REFUSALS: Final = refusals("forbidden", "not_found", "request_not_pending", "orchestrator_unavailable")
 _REVOCATION_REFUSALS: Final = refusals("forbidden", "not_found", "request_not_active", "orchestrator_unavailable")
 _ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
-    202: {"model": RequestView, "description": "Handed over (`Prefer: respond-async`); the request as it is now."}
+    202: {
+        "model": RequestView,
+        "description": "Handed over (`Prefer: respond-async`); the request as it is now.",
+        "headers": {
+            "Preference-Applied": {
+                "description": "That the preference was honoured (RFC 7240).",
+                "required": True,
+                "schema": {"const": "respond-async", "type": "string"},
+            }
+        },
+    }
 }
 
 

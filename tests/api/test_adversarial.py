@@ -243,6 +243,26 @@ class TestPaths:
         check_problem(answer, 405, "method_not_allowed")
         assert "GET" in answer.headers["allow"]
 
+    async def test_what_is_allowed_is_named_in_full(self, standing_house: House) -> None:
+        for path, allowed in {
+            "/groups": "GET, POST",
+            f"/groups/{uuid4()}": "DELETE, GET, PUT",
+            f"/groups/{uuid4()}/members/{uuid4()}": "DELETE, PUT",
+            f"/access-requests/{uuid4()}/approve": "POST",
+        }.items():
+            answer = await standing_house.call("PATCH", path, standing_house.admin)
+            assert allowed in check_problem(answer, 405, "method_not_allowed")["detail"]
+            assert answer.headers["allow"] == allowed
+
+    async def test_what_is_not_of_the_api_says_what_it_answers_to_as_well(self, standing_house: House) -> None:
+        for path, allowed in {
+            "/healthz": "GET",
+            "/docs": "GET, HEAD",
+            "/docs/assets/swagger-ui.css": "GET, HEAD",
+        }.items():
+            answer = await standing_house.client.delete(path)
+            assert answer.headers["allow"] == allowed
+
     async def test_a_garbled_host_header_is_harmless(self, standing_house: House) -> None:
         answer = await standing_house.call("GET", "/nowhere", standing_house.admin, headers={"Host": "[::"})
         check_problem(answer, 404, "not_found")

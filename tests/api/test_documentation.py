@@ -86,6 +86,36 @@ class TestOpenApi:
         assert len(set(names)) == len(names)
         assert all(re.fullmatch(r"[a-z_]+", name) for name in names)
 
+    @OPERATIONS
+    def test_documents_the_headers_that_come_with_an_answer(self, operation: dict[str, Any]) -> None:
+        headers = {status: set(answer.get("headers", {})) for status, answer in operation["responses"].items()}
+        assert headers["401"] == {"WWW-Authenticate"}
+        assert headers["503"] == {"Retry-After"}
+        assert headers.get("202", {"Preference-Applied"}) == {"Preference-Applied"}
+        assert ("Location" in headers.get("201", ())) == bool(operation["responses"].get("201", {}).get("links"))
+
+    def test_links_what_was_made_to_what_can_be_done_with_it(self) -> None:
+        made = {operation["operationId"]: operation["responses"].get("201", {}) for _, _, operation in ROUTES}
+        assert set(made["submit_request"]["links"]) == {
+            "get_request",
+            "approve_request",
+            "deny_request",
+            "revoke_request",
+            "create_signal_proof",
+            "list_timeline",
+            "list_messages",
+            "add_message",
+        }
+        linked = {name for answer in made.values() for name in answer.get("links", {})}
+        assert linked == {operation["operationId"] for _, path, operation in ROUTES if "{" in path}
+
+    def test_links_to_parameters_that_exist(self) -> None:
+        operations = {operation["operationId"]: operation for _, _, operation in ROUTES}
+        for operation in operations.values():
+            for link in operation["responses"].get("201", {}).get("links", {}).values():
+                names = {each["name"] for each in operations[link["operationId"]]["parameters"] if each["in"] == "path"}
+                assert set(link["parameters"]) <= names
+
     def test_explains_each_tag_that_is_used(self) -> None:
         explained = {tag["name"] for tag in OPENAPI["tags"] if tag["description"]}
         assert {operation["tags"][0] for _, _, operation in ROUTES} == explained
