@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -12,9 +12,11 @@ from uuid import UUID, uuid4
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
-from db import people
+from db import people, runs
 from db.database import Connection, Database
-from db.transitions import add_to_timeline, next_to_ask
+from db.runs import Change
+from db.timeline import add_to_timeline
+from db.transitions import next_to_ask
 from domain import events, notification
 from domain.actors import SystemActor
 from domain.custom_fields import check_answers
@@ -23,7 +25,8 @@ from domain.errors import Forbidden, Invalid, PendingRequestExists
 from domain.events import Event
 from domain.notification import Approver, Served
 from domain.submission import Submission
-from domain.templates import NotificationPolicy, Snapshot, TemplateValues, check_duration
+from domain.tasks import TRIGGER_EVENTS
+from domain.templates import NotificationPolicy, Snapshot, TemplateValues, TriggerFailureMode, check_duration
 
 _CHANCE: Final = random.SystemRandom()
 _START_GRACE: Final = timedelta(seconds=10)
@@ -156,6 +159,7 @@ async def _submit(
             [asked.served.group_id, asked.served.joined, submission.template_id],
         )
     await _tell(connection, request_id, requester, template, asked)
+    await _fire(connection, request_id, requester, submission, row, asked)
     return request_id
 
 
@@ -164,7 +168,8 @@ async def _template(connection: Connection, template_id: UUID) -> dict[str, Any]
     # do not wait for each other.
     rows = await connection.execute(
         """
-        SELECT t.*, a.name AS app_name FROM access_request_templates t JOIN applications a ON a.id = t.app_id
+        SELECT t.*, a.name AS app_name, EXISTS (SELECT FROM integrations i WHERE i.enabled) AS integrated
+        FROM access_request_templates t JOIN applications a ON a.id = t.app_id
         WHERE t.id = %s FOR KEY SHARE OF t
         """,
         [template_id],
@@ -260,11 +265,7 @@ async def _ask(connection: Connection, requester: Person, row: dict[str, Any], t
 async def _tell(
     connection: Connection, request_id: UUID, requester: Person, template: TemplateValues, asked: _Asked
 ) -> None:
-    common: dict[str, Any] = {
-        "request_id": str(request_id),
-        "template_name": template.name,
-        "requester_email": requester.email,
-    }
+    common = _common(request_id, requester, template.name)
     notified = [str(user_id) for user_id in asked.people]
     await add_to_timeline(
         connection,
@@ -293,3 +294,47 @@ async def _tell(
             event=Event.ESCALATED,
             payload=events.payload(Event.ESCALATED, **common),
         )
+
+
+async def _fire(
+    connection: Connection,
+    request_id: UUID,
+    requester: Person,
+    submission: Submission,
+    row: dict[str, Any],
+    asked: _Asked,
+) -> None:
+    """Queue what the submission fires."""
+    common = _common(request_id, requester, row["name"])
+    change = Change(
+        request_id=request_id,
+        key=f"{request_id}:created",
+        trigger_event=TRIGGER_EVENTS[None],
+        previous_status="",
+        event=Event.SUBMITTED,
+        payload=events.payload(Event.SUBMITTED, **common, notified_approvers=list(asked.people.values())),
+        requester_id=requester.id,
+        requester_email=requester.email,
+        requester_name=requester.name,
+        justification=submission.justification,
+        template_id=submission.template_id,
+        template_name=row["name"],
+        app_id=row["app_id"],
+        app_name=row["app_name"],
+        trigger_task_id=row["trigger_task_id"],
+        trigger_mode=TriggerFailureMode(row["trigger_task_failure_mode"]),
+    )
+    await runs.make_for_change(connection, change, integrated=row["integrated"])
+    if asked.instead:
+        escalated = replace(
+            change,
+            key=f"{request_id}:escalate",
+            trigger_event=None,
+            event=Event.ESCALATED,
+            payload=events.payload(Event.ESCALATED, **common),
+        )
+        await runs.make_for_change(connection, escalated, integrated=row["integrated"])
+
+
+def _common(request_id: UUID, requester: Person, template_name: str) -> dict[str, Any]:
+    return {"request_id": str(request_id), "template_name": template_name, "requester_email": requester.email}

@@ -534,6 +534,8 @@ class TaskRun(SQLModel, table=True):
     status: str = Field(default=RunStatus.QUEUED, sa_type=Text)
     attempt: int = 0
     """Attempts begun so far."""
+    holder: str | None = Field(default=None, sa_type=Text)
+    """The attempt that the run is in the hands of, by a name that no other attempt has."""
     started_at: datetime | None = _instant(null=True)
     """When the last attempt began."""
     finished_at: datetime | None = _instant(null=True)

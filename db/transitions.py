@@ -14,10 +14,11 @@ from uuid import UUID
 
 from psycopg import AsyncCursor
 from psycopg.rows import DictRow
-from psycopg.types.json import Jsonb
 
-from db import people, requests
+from db import people, requests, runs
 from db.database import Connection, Database
+from db.runs import Change
+from db.timeline import add_to_timeline
 from domain import deciding, events
 from domain.actors import Permission, SystemActor, temporary_group_name
 from domain.deciding import Person, Standing
@@ -25,8 +26,12 @@ from domain.errors import Forbidden, NotFound, RequestNotActive, RequestNotPendi
 from domain.events import EVENT_OF, Event
 from domain.proofs import InvalidProof, ProofKey
 from domain.states import PEOPLES_ACTIONS, Action, Status, after
+from domain.tasks import TRIGGER_EVENTS, Report, RunNext, RunStatus
+from domain.templates import TriggerFailureMode
+from domain.text import made_storable
 from domain.transitions import (
     REFUSALS_KEPT,
+    BlockBegun,
     Channel,
     Outcome,
     Refused,
@@ -46,7 +51,8 @@ DECIDABLE: Final = """
 """Whether somebody who was asked can decide, for a row `r` of `access_requests` and its requester `u`."""
 
 _ROW: Final = f"""
-    SELECT r.*, u.email AS requester_email, u.active AS requester_active,
+    SELECT r.*, u.email AS requester_email, u.name AS requester_name, u.active AS requester_active,
+           EXISTS (SELECT FROM integrations i WHERE i.enabled) AS integrated,
            coalesce(u.owner_id, u.id) AS requester_principal_id,
            {DECIDABLE} AS decidable,
            ARRAY(
@@ -89,48 +95,92 @@ async def apply(db: Database, proofs: ProofKey, transition: Transition, *, trust
         The state of the request after the step, or as it is where the step was refused or came too late. Refusals
         are in the timeline, up to `REFUSALS_KEPT`.
     """
+    async with db.transaction() as connection:
+        step = await _judge(connection, proofs, transition, trust_claimed_actors=trust_claimed_actors)
+        if isinstance(step, Outcome):
+            return step
+        row = step.row | await _carry_out(connection, step)
+        if transition.action is Action.ESCALATE:
+            row = cast(
+                "dict[str, Any]",
+                await (await connection.execute(_ROW, {"request_id": transition.request_id})).fetchone(),
+            )
+    return Outcome(state=_state(row))
+
+
+async def begin_block(
+    db: Database, proofs: ProofKey, transition: Transition, *, trust_claimed_actors: bool
+) -> BlockBegun:
+    """Judge an approval, and begin the run that it has to wait for (specification, Failure modes).
+
+    Nothing of the request changes. Whether the approval still holds is judged once more when the run has succeeded.
+    """
+    async with db.transaction() as connection:
+        step = await _judge(connection, proofs, transition, trust_claimed_actors=trust_claimed_actors)
+        if isinstance(step, Outcome):
+            return BlockBegun(outcome=step)
+        change = _change_of(step.row, step.key, Event.APPROVED, Action.APPROVE, {})
+        run = await runs.make_blocking(connection, change, holder=step.key, at=transition.at)
+    return BlockBegun(outcome=Outcome(state=_state(step.row)), run=run, holder=step.key)
+
+
+async def end_block(db: Database, report: Report, request_id: UUID) -> RunNext:
+    """Write down how the run of an approval ended; one that failed is in the request's timeline."""
+    following = await runs.finish(db, report)
+    if following.status in {RunStatus.FAILED, RunStatus.TIMED_OUT}:
+        error = report.result.error if report.result else report.error
+        async with db.connection() as connection:
+            await add_to_timeline(
+                connection,
+                request_id,
+                at=report.at,
+                kind="trigger_failed",
+                actor=SystemActor.TRIGGER,
+                detail={"run_id": str(report.run_id), "event": "approved", "reason": made_storable(error or "")},
+                key=f"{request_id}:run:{report.run_id}",
+            )
+    return following
+
+
+async def _judge(
+    connection: Connection, proofs: ProofKey, transition: Transition, *, trust_claimed_actors: bool
+) -> _Step | Outcome:
+    """The step to carry out; an outcome where there is none: it was refused, is done already, or is not due."""
     who = _identify(proofs, transition, trust_claimed_actors=trust_claimed_actors)
     key = f"{transition.request_id}:{who.key}"
-    async with db.transaction() as connection:
-        # Locked first and read then: a statement that waits for a lock sees everything else as it was before.
-        await connection.execute("SELECT FROM access_requests WHERE id = %s FOR UPDATE", [transition.request_id])
-        rows = await connection.execute(_ROW, {"request_id": transition.request_id})
-        recorded = await _recorded(connection, key)
-        person = None
-        if transition.channel is not Channel.SYSTEM and who.reference is not None:
-            person = await people.find(connection, who.reference)
-        row, done = await rows.fetchone(), await recorded.fetchone()
-        if row is None:
-            return Outcome(state=None, refusal=NotFound.code, detail="There is no such request.")
-        if done is not None and who.problem is None:
-            return _same_answer(row, transition, done)
-        refusal = _refusal(row, transition, who, person)
-        actor = person.email if person else (transition.actor or who.reference or _UNKNOWN_ACTOR)
-        if refusal is not None:
-            code, detail = refusal
-            await _record_refusal(
-                connection,
-                row,
-                at=transition.at,
-                actor=actor,
-                key=key,
-                verified=who.verified and person is not None,
-                detail={"action": transition.action.value, "code": code, "reason": detail},
-            )
-            return Outcome(state=_state(row), refusal=code, detail=detail)
-        if _is_over(row, transition.at) and transition.action is Action.REVOKE:
-            # The service comes too late to end it for another reason: it has ended by itself.
-            actor, key = SystemActor.EXPIRY.value, f"{transition.request_id}:expire"
-            transition = transition.model_copy(update={"action": Action.EXPIRE, "actor": actor})
-        if _is_due(row, transition):
-            step = _Step(transition, row, actor, who.verified, key, person)
-            row |= await _carry_out(connection, step)
-            if transition.action is Action.ESCALATE:
-                row = cast(
-                    "dict[str, Any]",
-                    await (await connection.execute(_ROW, {"request_id": transition.request_id})).fetchone(),
-                )
-    return Outcome(state=_state(row))
+    # Locked first and read then: a statement that waits for a lock sees everything else as it was before.
+    await connection.execute("SELECT FROM access_requests WHERE id = %s FOR UPDATE", [transition.request_id])
+    rows = await connection.execute(_ROW, {"request_id": transition.request_id})
+    recorded = await _recorded(connection, key)
+    person = None
+    if transition.channel is not Channel.SYSTEM and who.reference is not None:
+        person = await people.find(connection, who.reference)
+    row, done = await rows.fetchone(), await recorded.fetchone()
+    if row is None:
+        return Outcome(state=None, refusal=NotFound.code, detail="There is no such request.")
+    if done is not None and who.problem is None:
+        return _same_answer(row, transition, done)
+    refusal = _refusal(row, transition, who, person)
+    actor = person.email if person else (transition.actor or who.reference or _UNKNOWN_ACTOR)
+    if refusal is not None:
+        code, detail = refusal
+        await _record_refusal(
+            connection,
+            row,
+            at=transition.at,
+            actor=actor,
+            key=key,
+            verified=who.verified and person is not None,
+            detail={"action": transition.action.value, "code": code, "reason": detail},
+        )
+        return Outcome(state=_state(row), refusal=code, detail=detail)
+    if _is_over(row, transition.at) and transition.action is Action.REVOKE:
+        # The service comes too late to end it for another reason: it has ended by itself.
+        actor, key = SystemActor.EXPIRY.value, f"{transition.request_id}:expire"
+        transition = transition.model_copy(update={"action": Action.EXPIRE, "actor": actor})
+    if not _is_due(row, transition):
+        return Outcome(state=_state(row))
+    return _Step(transition, row, actor, who.verified, key, person)
 
 
 async def record_refusal(db: Database, refused: Refused) -> None:
@@ -267,6 +317,13 @@ async def _carry_out(connection: Connection, step: _Step) -> dict[str, Any]:
         {**changes, "id": request_id, "expected": step.row["status"]},
     )
     event = EVENT_OF[step.transition.action]
+    payload = events.payload(
+        event,
+        request_id=str(request_id),
+        template_name=step.row["template_name"],
+        requester_email=step.row["requester_email"],
+        decided_by=cast("str | None", changes.get("decided_by")),
+    )
     await add_to_timeline(
         connection,
         request_id,
@@ -277,19 +334,40 @@ async def _carry_out(connection: Connection, step: _Step) -> dict[str, Any]:
         detail=detail,
         key=step.key,
         event=event,
-        payload=events.payload(
-            event,
-            request_id=str(request_id),
-            template_name=step.row["template_name"],
-            requester_email=step.row["requester_email"],
-            decided_by=cast("str | None", changes.get("decided_by")),
-        ),
+        payload=payload,
     )
+    change = _change_of(step.row, step.key, event, step.transition.action, payload)
+    await runs.make_for_change(connection, change, integrated=step.row["integrated"])
     if step.transition.action is Action.APPROVE:
         await _open_grant(connection, step.row, changes["expires_at"])
     elif changes.get("ended_at") is not None:
         await connection.execute("DELETE FROM groups WHERE request_id = %s AND system", [request_id])
     return changes
+
+
+def _change_of(row: dict[str, Any], key: str, event: Event, action: Action, payload: events.Payload) -> Change:
+    return Change(
+        request_id=row["id"],
+        key=key,
+        trigger_event=TRIGGER_EVENTS.get(action),
+        previous_status=row["status"],
+        event=event,
+        payload=payload,
+        requester_id=row["requester_id"],
+        requester_email=row["requester_email"],
+        requester_name=row["requester_name"],
+        justification=row["justification"],
+        template_id=row["template_id"],
+        template_name=row["template_name"],
+        app_id=row["app_id"],
+        app_name=row["app_name"],
+        trigger_task_id=_uuid(row["snapshot"].get("trigger_task_id")),
+        trigger_mode=TriggerFailureMode(row["snapshot"].get("trigger_task_failure_mode", TriggerFailureMode.IGNORE)),
+    )
+
+
+def _uuid(text: str | None) -> UUID | None:
+    return None if text is None else UUID(text)
 
 
 async def _changes(connection: Connection, step: _Step) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -387,41 +465,6 @@ async def _open_grant(connection: Connection, row: dict[str, Any], expires_at: d
     )
 
 
-async def add_to_timeline(  # noqa: PLR0913 - a row has these columns
-    connection: Connection,
-    request_id: UUID,
-    *,
-    at: datetime | None,
-    kind: str,
-    actor: str,
-    verified: bool = True,
-    detail: dict[str, Any],
-    key: str | None,
-    event: Event | None = None,
-    payload: events.Payload | None = None,
-) -> None:
-    """Append to a request's timeline; the same key is written once. `at` None: the database's now."""
-    await connection.execute(
-        """
-        INSERT INTO access_request_timeline
-            (request_id, at, kind, actor, verified, detail, event, payload, transition_key)
-        VALUES (%s, coalesce(%s, now()), %s, %s, %s, %s, %s, %s, %s)
-        ON CONFLICT (transition_key) DO NOTHING
-        """,
-        [
-            request_id,
-            at,
-            kind,
-            actor,
-            verified,
-            Jsonb(detail),
-            event,
-            None if payload is None else Jsonb(payload),
-            key,
-        ],
-    )
-
-
 async def _record_refusal(
     connection: Connection,
     row: dict[str, Any],
@@ -458,5 +501,9 @@ def _state(row: dict[str, Any]) -> RequestState:
         **{name: row[name] for name in RequestState.model_fields if name in row and name != "waiting_for"},
         request_id=row["id"],
         auto_approve=row["snapshot"]["auto_approve"],
+        approval_blocks=(
+            row["snapshot"].get("trigger_task_id") is not None
+            and row["snapshot"].get("trigger_task_failure_mode") == TriggerFailureMode.BLOCK
+        ),
         waiting_for=waiting_for,
     )

@@ -20,6 +20,8 @@ class SystemActor(StrEnum):
     """The end of the granted time."""
     ESCALATION = "system:escalation"
     """The escalation timer, or a request that nobody else could decide."""
+    TRIGGER = "system:trigger"
+    """The task that has to succeed before an approval."""
 
 
 class Permission(StrEnum):

@@ -62,6 +62,12 @@ class DecisionInProgress(AccessError):
     code = "decision_in_progress"
 
 
+class TriggerTaskFailed(AccessError):
+    """The task that has to succeed before the approval did not (specification, Failure modes); nothing has changed."""
+
+    code = "trigger_task_failed"
+
+
 class TemplateInUse(AccessError):
     """A template with pending or approved requests cannot be deleted (specification, Template Deletion)."""
 

@@ -7,8 +7,10 @@ a lifecycle event, at its own times (`interval`, `cron`), or when somebody says 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Self
+from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -83,6 +85,103 @@ TRIGGER_EVENTS: Final[dict[Action | None, str]] = {
 """The `trigger_event` of each status change; None is the submission. Escalation changes no status."""
 
 
+class Ending(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+
+
+class RunResult(BaseModel):
+    """What came of an attempt."""
+
+    ending: Ending
+    exit_code: int | None = None
+    """None where the process was killed, or never started."""
+    duration_ms: int = 0
+    output: str = ""
+    """At most 64 KiB, with the values of secrets masked."""
+    output_truncated: bool = False
+    error: str | None = None
+    """One line: what went wrong."""
+    isolation: str = ""
+    """What kept the script apart, for people."""
+
+
+class TaskRunInput(BaseModel):
+    """All that a run's workflow needs to start, or to start again: the rest is in the record."""
+
+    run_id: UUID
+
+
+class TaskInput(BaseModel):
+    """What a task's Schedule starts."""
+
+    task_id: UUID
+
+
+class Attempt(BaseModel):
+    """An attempt to begin, under a name that no other has: whoever begins it again begins the same."""
+
+    run_id: UUID
+    holder: str
+    at: datetime
+
+
+class ScriptOrder(BaseModel):
+    """An attempt for a script worker."""
+
+    run_id: UUID
+    ticket: str
+    """Redeemed once at the API for what the script needs: the order itself holds nothing that is worth stealing."""
+    timeout_seconds: int
+
+
+class Begun(BaseModel):
+    """What there is to do."""
+
+    run_id: UUID | None = None
+    order: ScriptOrder | None = None
+    """None: nothing, the run is over or is not to be repeated."""
+
+
+class BlockingRun(BaseModel):
+    """The run that an approval waits for."""
+
+    run_id: UUID
+    order: ScriptOrder | None
+    """None: the task does not exist any more, so the run has failed already."""
+
+
+class Report(BaseModel):
+    """How an attempt ended. `result` is null where nobody knows: its worker died, or there was none."""
+
+    run_id: UUID
+    holder: str
+    at: datetime
+    result: RunResult | None
+    error: str | None = None
+    """Why there is no result."""
+    lost: bool = False
+    """It was begun and cut off: what it did until then is not known."""
+    cancelled: bool = False
+    """The decision that it was to block was overtaken."""
+
+
+class RunNext(BaseModel):
+    """What follows."""
+
+    status: RunStatus
+    pause_seconds: float | None = None
+    """Until the next attempt; null: there is none."""
+
+
+def pause_after(attempt: int) -> float:
+    """Seconds between a failed attempt and the next: 5, 10, 20 … up to ten minutes."""
+    return float(min(5 * 2 ** (attempt - 1), 600))
+
+
 def _time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
@@ -155,22 +254,10 @@ class TaskValues(BaseModel):
         return self.language or infer_language(self.script)
 
 
-def run_config(
-    *,
-    run_id: str,
-    trigger: dict[str, str] | None = None,
-    event: dict[str, str | list[str] | None] | None = None,
-) -> dict[str, str]:
-    """What a script reads with `config.get` (specification, Available config keys in triggered scripts).
-
-    Args:
-        run_id: the run's own id; the same when it is repeated.
-        trigger: for a trigger, its keys.
-        event: for an integration, the payload: under its own names, and under the same behind `event.`.
-    """
-    config = {"run_id": run_id, **(trigger or {})}
-    for key, value in (event or {}).items():
+def event_config(payload: dict[str, str | list[str] | None]) -> dict[str, str]:
+    """What the script of an integration reads of an event: its keys as they are, and the same behind `event.`."""
+    config: dict[str, str] = {}
+    for key, value in payload.items():
         text = ",".join(value) if isinstance(value, list) else (value or "")
-        config[f"event.{key}"] = text
-        config.setdefault(key, text)
+        config[key] = config[f"event.{key}"] = text
     return config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -37,9 +37,12 @@ def _distinct(values: list[UUID] | list[int]) -> list[UUID] | list[int]:
     return values
 
 
-Ids = Annotated[list[UUID], Field(max_length=200), AfterValidator(_distinct)]
+_DISTINCT: Final = {"uniqueItems": True}
+Ids = Annotated[list[UUID], Field(max_length=200, json_schema_extra=_DISTINCT), AfterValidator(_distinct)]
 Durations = Annotated[
-    list[Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]], Field(max_length=50), AfterValidator(_distinct)
+    list[Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]],
+    Field(max_length=50, json_schema_extra=_DISTINCT),
+    AfterValidator(_distinct),
 ]
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from domain.actors import SystemActor
 from domain.states import OPEN, Action, Status
+from domain.tasks import BlockingRun
 from domain.text import LongText, ShortText
 
 
@@ -100,6 +101,8 @@ class RequestState(BaseModel):
     requester_active: bool = True
     requested_duration_mins: int
     auto_approve: bool = False
+    approval_blocks: bool = False
+    """A task has to succeed before the request is approved."""
     waiting_for: list[str] = Field(default_factory=list)
     """Names of the groups that may decide."""
     decidable: bool = True
@@ -135,6 +138,15 @@ class Outcome(BaseModel):
     refusal: str | None = None
     """The code of the error, where the step was refused."""
     detail: str = ""
+
+
+class BlockBegun(BaseModel):
+    """What became of an approval that has to wait for a task."""
+
+    outcome: Outcome
+    run: BlockingRun | None = None
+    """None where `outcome` says all."""
+    holder: str = ""
 
 
 REFUSALS_KEPT = 100

@@ -26,13 +26,23 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from domain.actors import SystemActor, workflow_id
-    from domain.errors import Forbidden, Invalid, NotFound, RequestNotActive, RequestNotPending
+    from domain.errors import (
+        DecisionInProgress,
+        Forbidden,
+        Invalid,
+        NotFound,
+        RequestNotActive,
+        RequestNotPending,
+        TriggerTaskFailed,
+    )
     from domain.states import PEOPLES_ACTIONS, Action, Status, after
+    from domain.tasks import Report, RunNext, RunStatus, ScriptOrder
     from domain.text import made_storable
     from domain.transitions import (
         REFUSALS_KEPT,
         AccessRequestInput,
         AccessRequestResult,
+        BlockBegun,
         Channel,
         Decision,
         Outcome,
@@ -42,6 +52,7 @@ with workflow.unsafe.imports_passed_through():
         Transition,
     )
     from workflows import names
+    from workflows.script_orders import start_script, unanswered
 
 _ATTEMPT: Final = timedelta(seconds=10)
 """A transition is a few statements; one that takes this long is stuck and is tried again."""
@@ -54,6 +65,7 @@ _RETRY_IN_PLACE: Final = timedelta(seconds=5)
 _LOOK_AGAIN: Final = timedelta(minutes=1)
 """When a step that is due changed nothing: the record knows better, and is asked once more later."""
 
+_IN_PROGRESS: Final = "Another approval is being carried out; its task runs."
 _NO_DECISION: Final = "The argument is no JSON object with actor, comment and proof."
 
 
@@ -69,6 +81,8 @@ class AccessRequestWorkflow:
         self._stale = False
         self._changes = 0
         self._auto_tried = False
+        # An approval waits for its task. Not under the lock below: who denies or cancels meanwhile wins at once.
+        self._approving = False
         # One step at a time, in the order of arrival: of two decisions exactly one finds the request pending.
         self._turn = asyncio.Lock()
 
@@ -148,8 +162,11 @@ class AccessRequestWorkflow:
         except ValueError as error:
             await self._record_refusal(name, key, str(error))
             return
-        async with self._turn:
-            await self._apply(action, Channel.SIGNAL, key, decision.actor, decision.comment, decision.proof)
+        outcome = await self._apply_in_turn(
+            action, Channel.SIGNAL, key, decision.actor, decision.comment, decision.proof
+        )
+        if outcome.refusal in {DecisionInProgress.code, TriggerTaskFailed.code}:
+            await self._record_refusal(name, key, outcome.detail, code=outcome.refusal)
 
     async def _live(self) -> None:
         while self._state is not None and self._state.is_open:
@@ -199,20 +216,109 @@ class AccessRequestWorkflow:
 
     async def _take(self, step: ServiceStep) -> bool:
         """Take a step of the service; whether anything changed."""
-        async with self._turn:
-            before = self._state
-            await self._apply(step.action, Channel.SYSTEM, step.key, step.actor.value)
-            return self._state != before
+        before = self._state
+        await self._apply_in_turn(step.action, Channel.SYSTEM, step.key, step.actor.value)
+        return self._state != before
 
     async def _decide(self, action: Action, decision: Decision) -> RequestState:
         await workflow.wait_condition(lambda: self._loaded)
         info = workflow.current_update_info()
         key = info.id if info is not None else str(workflow.uuid4())
-        async with self._turn:
-            outcome = await self._apply(action, Channel.UPDATE, key, decision.actor, decision.comment, decision.proof)
+        outcome = await self._apply_in_turn(
+            action, Channel.UPDATE, key, decision.actor, decision.comment, decision.proof
+        )
         if outcome.refusal is not None or outcome.state is None:
             raise _refused(outcome.refusal or NotFound.code, outcome.detail)
         return outcome.state
+
+    async def _apply_in_turn(
+        self,
+        action: Action,
+        channel: Channel,
+        key: str,
+        actor: str | None,
+        comment: str = "",
+        proof: str | None = None,
+    ) -> Outcome:
+        """Carry out a step when it is its turn; an approval that a task can block, after that task."""
+        if action is Action.APPROVE and self._state is not None and self._state.approval_blocks:
+            if self._approving:
+                return Outcome(state=self._state, refusal=DecisionInProgress.code, detail=_IN_PROGRESS)
+            self._approving = True
+            try:
+                refused = await self._run_trigger(self._transition(action, channel, key, actor, comment, proof))
+            finally:
+                self._approving = False
+            if refused is not None:
+                return refused
+        async with self._turn:
+            return await self._apply(action, channel, key, actor, comment, proof)
+
+    async def _run_trigger(self, transition: Transition) -> Outcome | None:
+        """Run the task that the approval waits for; what to answer where it does not go on."""
+        async with self._turn:
+            begun: BlockBegun = await workflow.execute_local_activity(
+                names.BEGIN_BLOCK,
+                transition,
+                result_type=BlockBegun,
+                start_to_close_timeout=_ATTEMPT,
+                retry_policy=_RETRY,
+                local_retry_threshold=_RETRY_IN_PLACE,
+            )
+            self._adopt(begun.outcome.state)
+        if begun.run is None:
+            return begun.outcome
+        run, problem = begun.run, "The task does not exist any more."
+        if run.order is not None:
+            report = await self._carry_out(run.order, begun.holder)
+            following: RunNext = await workflow.execute_local_activity(
+                names.END_BLOCK,
+                args=[report, self._request_id],
+                result_type=RunNext,
+                start_to_close_timeout=_ATTEMPT,
+                retry_policy=_RETRY,
+                local_retry_threshold=_RETRY_IN_PLACE,
+            )
+            if report.cancelled or following.status is RunStatus.SUCCEEDED:
+                # Where it was overtaken, the record says by what.
+                return None
+            problem = (report.result.error if report.result else report.error) or "It failed."
+        return Outcome(
+            state=self._state,
+            refusal=TriggerTaskFailed.code,
+            detail=f"The task that has to succeed before the approval did not (run {run.run_id}): {problem} "
+            "The request is still pending; approving it again runs the task again.",
+        )
+
+    async def _carry_out(self, order: ScriptOrder, holder: str) -> Report:
+        script = start_script(order, blocking=True)
+        await workflow.wait_condition(lambda: script.done() or self._status is not Status.PENDING)
+        result, error, cancelled = None, None, False
+        if not script.done():
+            script.cancel()
+            error, cancelled = "The request was decided or cancelled meanwhile.", True
+        else:
+            try:
+                result = await script
+            except ActivityError as failure:
+                error, _ = unanswered(failure)
+        return Report(
+            run_id=order.run_id, holder=holder, at=workflow.now(), result=result, error=error, cancelled=cancelled
+        )
+
+    def _transition(
+        self, action: Action, channel: Channel, key: str, actor: str | None, comment: str, proof: str | None
+    ) -> Transition:
+        return Transition(
+            request_id=self._request_id,
+            action=action,
+            channel=channel,
+            at=workflow.now(),
+            key=key,
+            actor=actor,
+            comment=comment,
+            proof=proof,
+        )
 
     async def _apply(
         self,
@@ -225,16 +331,7 @@ class AccessRequestWorkflow:
     ) -> Outcome:
         outcome: Outcome = await workflow.execute_local_activity(
             names.APPLY_TRANSITION,
-            Transition(
-                request_id=self._request_id,
-                action=action,
-                channel=channel,
-                at=workflow.now(),
-                key=key,
-                actor=actor,
-                comment=comment,
-                proof=proof,
-            ),
+            self._transition(action, channel, key, actor, comment, proof),
             result_type=Outcome,
             start_to_close_timeout=_ATTEMPT,
             retry_policy=_RETRY,
@@ -258,7 +355,7 @@ class AccessRequestWorkflow:
             self._adopt(outcome.state)
             self._loaded = True
 
-    async def _record_refusal(self, name: str, key: str, reason: str) -> None:
+    async def _record_refusal(self, name: str, key: str, reason: str, *, code: str = Invalid.code) -> None:
         if self._state is None or self._state.refusals >= REFUSALS_KEPT:
             return
         self._state.refusals += 1
@@ -269,7 +366,7 @@ class AccessRequestWorkflow:
                 at=workflow.now(),
                 key=key,
                 action=made_storable(name[:100]),
-                code=Invalid.code,
+                code=code,
                 reason=made_storable(reason),
             ),
             start_to_close_timeout=_ATTEMPT,
@@ -307,6 +404,8 @@ class AccessRequestWorkflow:
         if status is not None and after(status, action) is None:
             kind = RequestNotActive if action is Action.REVOKE else RequestNotPending
             raise _refused(kind.code, f"The request is {status.value}.")
+        if action is Action.APPROVE and self._approving:
+            raise _refused(DecisionInProgress.code, _IN_PROGRESS)
 
 
 def _next_instant(state: RequestState) -> datetime | None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from temporalio.common import SearchAttributeKey, SearchAttributePair, SearchAttributeUpdate, TypedSearchAttributes
 
 from domain.states import Status
 
 TASK_QUEUE: Final = "access-requests"
+SCRIPT_TASK_QUEUE: Final = "script-tasks"
+"""Apart, so that a worker without the database and the master key can serve it."""
 ACCESS_REQUEST_WORKFLOW: Final = "AccessRequestWorkflow"
 EXPIRY_SWEEP_WORKFLOW: Final = "AccessRequestExpirySweep"
+TASK_RUN_WORKFLOW: Final = "TaskRun"
+SCHEDULED_TASK_WORKFLOW: Final = "ScheduledTask"
 EXPIRY_SCHEDULE: Final = "access-request-expiry"
 RECONCILE_SIGNAL: Final = "reconcile"
 STATE_QUERY: Final = "state"
@@ -19,7 +24,13 @@ STATE_QUERY: Final = "state"
 LOAD_REQUEST: Final = "load_request"
 APPLY_TRANSITION: Final = "apply_transition"
 RECORD_REFUSAL: Final = "record_refusal"
+BEGIN_BLOCK: Final = "begin_block"
+END_BLOCK: Final = "end_block"
 SWEEP: Final = "sweep"
+BEGIN_RUN: Final = "begin_run"
+FINISH_RUN: Final = "finish_run"
+MAKE_SCHEDULED_RUN: Final = "make_scheduled_run"
+RUN_SCRIPT: Final = "run_script"
 
 STATUS: Final = SearchAttributeKey.for_keyword("AccessRequestStatus")
 TEMPLATE: Final = SearchAttributeKey.for_keyword("AccessRequestTemplate")
@@ -33,6 +44,16 @@ _LONGEST_KEYWORD: Final = 255
 
 Counted in UTF-16 units, of which JSON takes six bytes each at most, it keeps the limit of 2 KiB for a value as well.
 """
+
+
+def delivery_id(row_id: UUID) -> str:
+    """The id of the workflow of a run or a delivery."""
+    return f"delivery-{row_id}"
+
+
+def schedule_id(task_id: UUID) -> str:
+    """The id of a task's Schedule."""
+    return f"scheduled-task-{task_id}"
 
 
 def search_attributes(

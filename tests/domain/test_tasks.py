@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from domain.tasks import Language, TaskValues, infer_language, run_config
+from domain.tasks import Language, TaskValues, event_config, infer_language
 
 
 @pytest.mark.parametrize(
@@ -41,15 +41,12 @@ def test_a_task_is_whole(values: dict[str, object], complaint: str) -> None:
         TaskValues.model_validate({"name": "A task", "script": "def run(): ...", **values})
 
 
-def test_the_keys_of_an_event_are_there_twice_and_hide_no_other() -> None:
-    config = run_config(
-        run_id="1", event={"request_id": "2", "notified_approvers": ["a@example.com", "b@example.com"], "run_id": "3"}
-    )
-    assert config == {
-        "run_id": "1",
-        "event.run_id": "3",
+def test_the_keys_of_an_event_are_there_twice() -> None:
+    assert event_config({"request_id": "2", "decided_by": None, "notified_approvers": ["a@x.com", "b@x.com"]}) == {
         "request_id": "2",
         "event.request_id": "2",
-        "notified_approvers": "a@example.com,b@example.com",
-        "event.notified_approvers": "a@example.com,b@example.com",
+        "decided_by": "",
+        "event.decided_by": "",
+        "notified_approvers": "a@x.com,b@x.com",
+        "event.notified_approvers": "a@x.com,b@x.com",
     }
