@@ -14,6 +14,8 @@ from starlette.types import Message as Event
 from domain.errors import Invalid
 from domain.text import storable
 
+REFUSALS: Final = ("payload_too_large", "unsupported_media_type")
+"""The codes with which a body is refused whatever it says."""
 _DEEPEST: Final = 16
 """Levels of lists and objects. Ours have four; functions that walk a value by recursion have to get through."""
 _LARGEST_NUMBER: Final = 2**63

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from api import problems
+from api import bodies, problems
 
 TITLE: Final = "JustIAM Access Requests"
 
@@ -141,6 +141,15 @@ def _parameter_after(collection: str, path: str) -> str | None:
     return first.strip("{}") if first.startswith("{") else None
 
 
+def _refuse_bodies(paths: dict[str, Any]) -> None:
+    """Say of whatever takes a body how `bodies` refuses it."""
+    refused = {str(status): answer for status, answer in problems.refusals(*bodies.REFUSALS).items()}
+    for operations in paths.values():
+        for operation in operations.values():
+            if "requestBody" in operation:
+                operation["responses"] = dict(sorted({**refused, **operation["responses"]}.items()))
+
+
 def install(app: FastAPI) -> None:
     """Serve /docs and complete the OpenAPI document of `app`."""
 
@@ -155,6 +164,7 @@ def install(app: FastAPI) -> None:
             )
             schema["components"]["schemas"].update(problems.schemas())
             _link(schema["paths"])
+            _refuse_bodies(schema["paths"])
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -265,7 +265,8 @@ def _field_error(error: dict[str, Any]) -> tuple[str, str]:
         case "model_attributes_type":
             return path, "must be a JSON object"
     message = message.removeprefix("Value error, ").replace("Input should", "must", 1)
-    return path, message[:1].lower() + message[1:]
+    # Not where it begins with an abbreviation, as in “UUID input …”.
+    return path, message if message[:2].isupper() else message[:1].lower() + message[1:]
 
 
 def _instance(request: Request) -> str:

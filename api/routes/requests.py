@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4, uuid5
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from activities.processes import Head
 from api.authentication import Caller, RequestsManager
@@ -33,14 +33,14 @@ from domain.errors import (
 from domain.proofs import LIFETIME
 from domain.states import Action, Status, after
 from domain.submission import Submission
-from domain.text import FilterText, LongText
+from domain.text import STORABLE, FilterText, LongText
 from domain.transitions import Decision, Refused
 
 router = APIRouter(prefix="/access-requests", tags=["Requests"])
 
 IdempotencyKey = Annotated[
-    FilterText | None,
-    Header(min_length=1, max_length=200, description="The same key is carried out once, however often it is sent."),
+    Annotated[str, StringConstraints(min_length=1, max_length=200), STORABLE] | None,
+    Header(description="The same key is carried out once, however often it is sent."),
 ]
 Prefer = Annotated[
     str | None,

@@ -216,6 +216,28 @@ class TestBodies:
         )
         assert answer.status_code == 201, answer.text
 
+    async def test_a_message_keeps_its_abbreviations(self, standing_house: House) -> None:
+        for sent, message in {
+            "{}": "is required",
+            '{"template_id": 7}': "UUID input should be a string, bytes or UUID object",
+            '{"template_id": "7"}': "must be a valid UUID, invalid length: found 1",
+        }.items():
+            headers = {"Content-Type": "application/json"}
+            answer = await standing_house.call(
+                "POST", "/access-requests", standing_house.admin, content=sent.encode(), headers=headers
+            )
+            errors = check_problem(answer, 422)["errors"]
+            assert {"field": "template_id", "message": message} in errors
+
+    @pytest.mark.parametrize("key", ["", "k" * 201, "k" * 1_000], ids=["none", "one too many", "far too many"])
+    async def test_an_idempotency_key_has_1_to_200_characters(self, standing_house: House, key: str) -> None:
+        headers = {"Idempotency-Key": key}
+        answer = await standing_house.call("POST", "/access-requests", standing_house.admin, json={}, headers=headers)
+        (message,) = [
+            error["message"] for error in check_problem(answer, 422)["errors"] if error["field"] == "idempotency-key"
+        ]
+        assert message in {"string should have at least 1 character", "string should have at most 200 characters"}
+
 
 class TestPaths:
     @EVERY_ID

@@ -87,6 +87,10 @@ class TestOpenApi:
         assert all(re.fullmatch(r"[a-z_]+", name) for name in names)
 
     @OPERATIONS
+    def test_says_of_a_body_that_it_can_be_too_large_or_no_json(self, operation: dict[str, Any]) -> None:
+        assert ({"413", "415"} <= operation["responses"].keys()) == ("requestBody" in operation)
+
+    @OPERATIONS
     def test_documents_the_headers_that_come_with_an_answer(self, operation: dict[str, Any]) -> None:
         headers = {status: set(answer.get("headers", {})) for status, answer in operation["responses"].items()}
         assert headers["401"] == {"WWW-Authenticate"}
