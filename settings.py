@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Annotated, Any, Final, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
@@ -26,6 +27,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+S = TypeVar("S", bound=BaseSettings)
 
 _PREFIX: Final = "JUSTIAM_"
 ENDPOINT_VARIABLE: Final = "JUSTIAM_ENDPOINT"
@@ -135,8 +138,8 @@ class OidcIssuer(BaseModel):
     """What `justiam login` asks for, where the usual does not do."""
 
 
-class Settings(BaseSettings):
-    """All settings of the API, the worker and the commands. Immutable; read them with `load_settings`."""
+class ProgramSettings(BaseSettings):
+    """What every program of the service is told."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX,
@@ -147,6 +150,37 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    temporal_address: Annotated[str, AfterValidator(_host_and_port)] = Field(
+        default="127.0.0.1:7233", description="Temporal's frontend, as host:port"
+    )
+    temporal_namespace: str = Field(
+        default="default", min_length=1, max_length=255, description="The Temporal namespace that the workflows live in"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe message that is logged: debug, info, warning or error"
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="One JSON object a line, or console: coloured text for people"
+    )
+
+
+class ScriptWorkerSettings(ProgramSettings):
+    """All settings of `justiam script-worker`, which has neither the database nor the keys."""
+
+    script_api_url: Annotated[str, AfterValidator(_without_trailing_slash)] = Field(
+        default="http://127.0.0.1:8000",
+        description="Where a script worker fetches what a script needs: the address of the API as it reaches it",
+    )
+    script_cache_dir: Path = Field(
+        default=Path("~/.cache/justiam-scripts"),
+        description="Where a script worker keeps compiled scripts; nobody else may write there",
+    )
+    script_slots: int = Field(default=4, ge=1, le=100, description="Scripts that one script worker runs at a time")
+
+
+class Settings(ProgramSettings):
+    """All settings of the API, the worker and the commands. Immutable; read them with `load_settings`."""
+
     database_url: Annotated[SecretStr, AfterValidator(_postgresql_url)] = Field(
         description="The record: postgresql://user:password@host:5432/database"
     )
@@ -156,12 +190,6 @@ class Settings(BaseSettings):
     )
     database_pool_max: int = Field(
         default=10, ge=1, le=500, description="Connections to PostgreSQL that one process opens at most"
-    )
-    temporal_address: Annotated[str, AfterValidator(_host_and_port)] = Field(
-        default="127.0.0.1:7233", description="Temporal's frontend, as host:port"
-    )
-    temporal_namespace: str = Field(
-        default="default", min_length=1, max_length=255, description="The Temporal namespace that the workflows live in"
     )
     temporal_rpc_timeout_secs: float = Field(
         default=10.0, gt=0, le=120, description="Seconds that one call to Temporal may take before it counts as failed"
@@ -212,12 +240,6 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=262_144, ge=1_024, le=16_777_216, description="The largest body of an HTTP request, in bytes"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least severe message that is logged: debug, info, warning or error"
-    )
-    log_format: Literal["json", "console"] = Field(
-        default="json", description="One JSON object a line, or console: coloured text for people"
-    )
 
     @property
     def token_issuer(self) -> str:
@@ -234,23 +256,31 @@ class Settings(BaseSettings):
         return self
 
 
+_FIELDS: Final = {**Settings.model_fields, **ScriptWorkerSettings.model_fields}
+
+
 def load_settings() -> Settings:
     """Read and check the environment.
 
     Raises:
         SettingsError: with one line for each variable that is missing or wrong.
     """
-    try:
-        return Settings()
-    except ValidationError as error:
-        problems = [" ".join([*_place(problem["loc"]), _explain(problem["msg"])]) for problem in error.errors()]
-        raise SettingsError("\n".join(sorted(problems))) from None
+    return _load(Settings)
+
+
+def load_script_worker_settings() -> ScriptWorkerSettings:
+    """Read and check what a script worker is told.
+
+    Raises:
+        SettingsError: with one line for each variable that is missing or wrong.
+    """
+    return _load(ScriptWorkerSettings)
 
 
 def describe_settings() -> list[SettingDescription]:
     """Every setting with its meaning, its default and what the environment says, right or wrong."""
     described = []
-    for name, field in Settings.model_fields.items():
+    for name, field in _FIELDS.items():
         value = os.environ.get(_variable(name)) or None
         if value is not None and field.annotation is SecretStr:
             value = _without_password(value) if name == "database_url" else _MASK
@@ -269,8 +299,16 @@ def describe_settings() -> list[SettingDescription]:
 
 def unknown_variables() -> list[str]:
     """Variables of the environment that begin like settings and are none: most often misspelt."""
-    known = {_variable(name) for name in Settings.model_fields} | {ENDPOINT_VARIABLE, TOKEN_VARIABLE}
+    known = {_variable(name) for name in _FIELDS} | {ENDPOINT_VARIABLE, TOKEN_VARIABLE}
     return sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
+
+
+def _load(kind: type[S]) -> S:
+    try:
+        return kind()
+    except ValidationError as error:
+        problems = [" ".join([*_place(problem["loc"]), _explain(problem["msg"])]) for problem in error.errors()]
+        raise SettingsError("\n".join(sorted(problems))) from None
 
 
 def _variable(field: str) -> str:

@@ -19,8 +19,9 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 import logs
-from activities import auditing, processes, setup
+from activities import auditing, processes, runs, setup
 from activities.processes import SweepActivities
+from activities.runs import RunActivities
 from activities.transitions import TransitionActivities
 from db.database import Database
 from domain.auditing import AuditReport
@@ -30,6 +31,7 @@ from settings import Settings
 from workflows import names
 from workflows.access_request import AccessRequestWorkflow
 from workflows.expiry_sweep import AccessRequestExpirySweep
+from workflows.task_run import ScheduledTaskWorkflow, TaskRunWorkflow
 
 _log = structlog.get_logger(__name__)
 
@@ -41,6 +43,8 @@ _FURNISH_EVERY: Final = 10.0
 Where its database was wiped, no workflow can be started until it has them again."""
 _ATTEND_EVERY: Final = 2.0
 """Seconds between two looks for requests whose workflow has to be started or nudged."""
+_DISPATCH_EVERY: Final = 1.0
+"""Seconds between two looks for runs that are due: two reads by an index that is empty most of the time."""
 _RECONNECT_EVERY: Final = 2.0
 
 
@@ -88,6 +92,7 @@ async def run(settings: Settings) -> None:
         interval = timedelta(seconds=settings.sweep_interval_secs)
         chores.create_task(_repeat("furnish", _FURNISH_EVERY, lambda: setup.ensure(stores.client, interval)))
         chores.create_task(_repeat("attend", _ATTEND_EVERY, lambda: processes.attend(stores.db, stores.client)))
+        chores.create_task(_repeat("dispatch", _DISPATCH_EVERY, lambda: runs.dispatch(stores.db, stores.client)))
 
 
 def worker(stores: Stores, settings: Settings) -> Worker:
@@ -97,8 +102,8 @@ def worker(stores: Stores, settings: Settings) -> Worker:
     return Worker(
         stores.client,
         task_queue=names.TASK_QUEUE,
-        workflows=[AccessRequestWorkflow, AccessRequestExpirySweep],
-        activities=[*transitions.all, sweeps.sweep],
+        workflows=[AccessRequestWorkflow, AccessRequestExpirySweep, TaskRunWorkflow, ScheduledTaskWorkflow],
+        activities=[*transitions.all, *RunActivities(stores.db).all, sweeps.sweep],
         graceful_shutdown_timeout=_GRACE,
     )
 

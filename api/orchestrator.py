@@ -68,7 +68,16 @@ class Orchestrator:
         except (RPCError, RuntimeError) as error:
             _log.warning("workflow_not_started", request_id=str(head.id), error=str(error))
 
-    async def decide(self, head: Head, person: Person, action: Action, comment: str, decision_id: str) -> RequestState:
+    async def decide(
+        self,
+        head: Head,
+        person: Person,
+        action: Action,
+        comment: str,
+        decision_id: str,
+        *,
+        extra: timedelta = timedelta(),
+    ) -> RequestState:
         """Have the workflow carry out a decision, starting it where it is missing.
 
         Args:
@@ -77,6 +86,7 @@ class Orchestrator:
             action: approve, deny or revoke.
             comment: shown with the decision.
             decision_id: the same id is carried out once.
+            extra: how much longer than usual the answer may take, because a task has to run first.
 
         Raises:
             AccessError: the decision was refused, by its code.
@@ -85,7 +95,7 @@ class Orchestrator:
         proof = self.proofs.mint(head.id, action, person.id, jti=decision_id, now=datetime.now(UTC))
         decision = Decision(comment=comment, proof=proof)
         try:
-            return await self._update(head, action, decision, decision_id)
+            return await self._update(head, action, decision, decision_id, self._timeout + extra)
         except WorkflowUpdateFailedError as error:
             if isinstance(error.cause, ApplicationError) and error.cause.type in ERRORS_BY_CODE:
                 raise refusal(error.cause.type, error.cause.message) from error
@@ -95,7 +105,9 @@ class Orchestrator:
             _log.warning("decision_unanswered", request_id=str(head.id), action=action.value, error=str(error))
             raise _unavailable() from error
 
-    async def _update(self, head: Head, action: Action, decision: Decision, decision_id: str) -> RequestState:
+    async def _update(
+        self, head: Head, action: Action, decision: Decision, decision_id: str, patience: timedelta
+    ) -> RequestState:
         """Answered by the workflow; where that ends at this moment, by a new run of it from the record."""
         for attempt in range(_ATTEMPTS):
             try:
@@ -105,7 +117,7 @@ class Orchestrator:
                     result_type=RequestState,
                     start_workflow_operation=head.start_operation(),
                     id=decision_id,
-                    rpc_timeout=self._timeout,
+                    rpc_timeout=patience,
                 )
             except RPCError as error:
                 if error.status not in _DROPPED or attempt == _ATTEMPTS - 1:

@@ -17,7 +17,7 @@ from domain.actors import TEMPORARY_GROUP_PREFIX, SystemActor, workflow_id
 from domain.custom_fields import Answers, CustomField
 from domain.deciding import Asked, Person
 from domain.states import Status
-from domain.templates import GrantedMapping
+from domain.templates import GrantedMapping, TriggerFailureMode
 
 
 class PersonView(BaseModel):
@@ -53,6 +53,10 @@ class RequestView(BaseModel):
     approver_groups: list[GroupRef] = Field(description="Groups whose members decide, as far as they still exist.")
     admins_decide: bool = Field(description="Holders of `access_requests.manage` decide.")
     notified_approvers: list[PersonView]
+    trigger_task_id: UUID | None = Field(description="The task that its status changes fire, as at submission.")
+    trigger_task_failure_mode: TriggerFailureMode = Field(
+        description="`block`: the task has to succeed before an approval counts, for which it has 30 s."
+    )
     decided_by: str | None = Field(
         description="Email address of who decided, or `system:…`. Null and revoked: its requester cancelled it."
     )
@@ -97,6 +101,8 @@ _VIEW: Final = f"""
            r.custom_answers, r.decided_by, r.decided_at, r.decision_comment, r.created_at, r.escalated_at,
            r.expires_at, r.admins_decide, r.approver_group_ids, r.escalation_group_id,
            r.snapshot -> 'custom_fields' AS custom_fields, r.snapshot -> 'mappings' AS mappings,
+           r.snapshot ->> 'trigger_task_id' AS trigger_task_id,
+           coalesce(r.snapshot ->> 'trigger_task_failure_mode', 'ignore') AS trigger_task_failure_mode,
            CASE WHEN {_OVER} THEN 'expired' ELSE r.status END AS status,
            CASE WHEN {_OVER} THEN r.expires_at ELSE r.ended_at END AS ended_at,
            CASE WHEN {_OVER} THEN '{SystemActor.EXPIRY}' ELSE r.ended_by END AS ended_by,

@@ -26,6 +26,10 @@ SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,99}$")
 """A secret's name, as an environment variable would be called: SLACK_WEBHOOK."""
 
 
+REDEEM_PATH: Final = "/script-runs/redeem"
+"""Where script workers hand in their tickets, at the API."""
+
+
 class TaskType(StrEnum):
     """What a task is made of."""
 
@@ -136,6 +140,27 @@ class ScriptOrder(BaseModel):
     ticket: str
     """Redeemed once at the API for what the script needs: the order itself holds nothing that is worth stealing."""
     timeout_seconds: int
+
+
+class ScriptApprover(BaseModel):
+    """Somebody who was asked to decide the request, as scripts see them."""
+
+    id: UUID
+    email: str
+    name: str
+
+
+class ScriptJob(BaseModel):
+    """What an attempt needs, for the script worker that comes with its ticket. Never in a workflow's history."""
+
+    run_id: UUID
+    language: Language
+    script: str
+    config: dict[str, str]
+    approvers: list[ScriptApprover]
+    secrets: dict[str, str] = Field(repr=False)
+    timeout_seconds: int
+    network: bool
 
 
 class Begun(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4, uuid5
 
@@ -33,6 +33,8 @@ from domain.errors import (
 from domain.proofs import LIFETIME
 from domain.states import Action, Status, after
 from domain.submission import Submission
+from domain.tasks import BLOCK_SECS
+from domain.templates import TriggerFailureMode
 from domain.text import STORABLE, FilterText, LongText
 from domain.transitions import Decision, Refused
 
@@ -47,6 +49,15 @@ Prefer = Annotated[
     Header(max_length=200, description="`respond-async`: hand the decision over and answer 202 without its outcome."),
 ]
 _DECISION_REFUSALS: Final = refusals("forbidden", "not_found", "request_not_pending", "orchestrator_unavailable")
+_APPROVAL_REFUSALS: Final = refusals(
+    "forbidden",
+    "not_found",
+    "request_not_pending",
+    "decision_in_progress",
+    "trigger_task_failed",
+    "orchestrator_unavailable",
+)
+_BLOCK: Final = timedelta(seconds=BLOCK_SECS)
 _REVOCATION_REFUSALS: Final = refusals("forbidden", "not_found", "request_not_active", "orchestrator_unavailable")
 _ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
     202: {
@@ -208,12 +219,13 @@ async def get_request(request_id: UUID, caller: Caller, connection: Reading) -> 
     return view
 
 
-@router.post("/{request_id}/approve", summary="Approve", responses={**_DECISION_REFUSALS, **_ACCEPTED})
+@router.post("/{request_id}/approve", summary="Approve", responses={**_APPROVAL_REFUSALS, **_ACCEPTED})
 async def approve_request(request_id: UUID, call: Call) -> RequestView:
     """Grant the access from now on, for the requested time.
 
     For current members of its approver groups; never for the requester. Of two decisions at the same moment one wins,
-    the other gets `request_not_pending`.
+    the other gets `request_not_pending`. Where the template's task blocks approvals, it runs first, for 30 s at most:
+    should it fail, the request stays pending (`trigger_task_failed`).
     """
     return await _decide(call, request_id, Action.APPROVE)
 
@@ -301,7 +313,10 @@ async def _decide(call: _Call, request_id: UUID, action: Action) -> RequestView:
         return view
     failure: AccessError | None = None
     try:
-        await call.temporal.decide(_head(view), call.caller, action, call.comment, decision_id)
+        blocks = action is Action.APPROVE and view.trigger_task_failure_mode is TriggerFailureMode.BLOCK
+        await call.temporal.decide(
+            _head(view), call.caller, action, call.comment, decision_id, extra=_BLOCK if blocks else timedelta()
+        )
     except (RequestNotPending, RequestNotActive, OrchestratorUnavailable) as error:
         failure = error
     async with call.db.connection() as connection:
