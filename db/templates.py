@@ -13,7 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.database import Database
 from db.paging import Page, Position, newest_first
-from db.tables import AccessRequest, Application, AppMapping, Group, Template
+from db.tables import AccessRequest, Application, AppMapping, Group, ScheduledTask, Template
 from db.views import Identified
 from domain.errors import Invalid, NotFound, TemplateInUse
 from domain.states import Status
@@ -182,11 +182,17 @@ async def _check(session: AsyncSession, values: TemplateValues, longest_mins: in
         for index, minutes in enumerate(values.allowed_durations)
         if minutes > longest_mins
     ]
-    if values.trigger_task_id is not None:
+    if values.trigger_task_id is not None and not await _task_exists(session, values.trigger_task_id):
         errors.append(("trigger_task_id", "there is no scheduled task with this id"))
     if application is None or errors:
         raise Invalid(*errors)
     return application.name
+
+
+async def _task_exists(session: AsyncSession, task_id: UUID) -> bool:
+    # Locked, so that it is not deleted before the template that names it is there.
+    statement = select(ScheduledTask.id).where(ScheduledTask.id == task_id).with_for_update(read=True, key_share=True)
+    return (await session.exec(statement)).first() is not None
 
 
 def _columns(values: TemplateValues) -> dict[str, Any]:
