@@ -13,9 +13,10 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "domain": set(),
     "db": {"domain"},
+    "deliveries": {"domain"},
     "workflows": {"domain"},
-    "activities": {"db", "domain", "workflows"},
-    "api": {"activities", "db", "domain", "logs", "settings", "workflows"},
+    "activities": {"db", "deliveries", "domain", "workflows"},
+    "api": {"activities", "db", "deliveries", "domain", "logs", "settings", "workflows"},
     "web": {"activities", "api", "db", "domain", "settings", "workflows"},
     "worker": {"activities", "db", "domain", "logs", "settings", "workflows"},
     "cli": {"activities", "api", "db", "domain", "logs", "settings", "worker", "workflows"},

@@ -1,0 +1,35 @@
+"""One attempt, whatever the target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from domain.deliveries import Attempt, Envelope, Outbound, Role
+from domain.integrations import Target
+
+
+async def send(
+    target: Target,
+    settings: dict[str, Any],
+    secrets: dict[str, Any],
+    envelope: Envelope,
+    *,
+    recipient: str | None,
+    role: Role | None,
+    policy: Outbound,
+) -> Attempt:
+    """Make one attempt.
+
+    Args:
+        target: how to tell.
+        settings: of the integration; webhook: `url`.
+        secrets: of the integration, opened; webhook: `signing_secrets`, the newest first; Slack: `url`.
+        envelope: what to tell.
+        recipient: the address to write to, for email.
+        role: why this person is written to, for email.
+        policy: what the operator says about messages that leave the house.
+
+    Raises:
+        ValueError: tasks are not sent; they are runs.
+    """
+    raise NotImplementedError
