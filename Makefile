@@ -13,6 +13,9 @@ ARGS ?=
 PYTEST_ARGS ?=
 # What the benchmark is given
 BENCH_ARGS ?=
+# Requests of chance for each route and caller, and what the chance is of; a run says its seed when it fails
+FUZZ_CASES ?= 100
+FUZZ_SEED ?= $(shell date +%s)
 
 # The newest usable Python on the PATH. It is run, not only looked for: a version manager leaves names that start nothing.
 FIND_PYTHON = for python in "$${PYTHON:-}" python3.14 python3.13 python3.12 python3.11 python3 python; do \
@@ -36,6 +39,11 @@ test: $(STAMP) ## Run every check that CI runs
 .PHONY: pytest
 pytest: $(STAMP) ## Run the tests with a coverage report (PYTEST_ARGS="-k …")
 	@PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Send the service what its OpenAPI document makes of chance (FUZZ_CASES=300 FUZZ_SEED=7)
+	@$(BIN)/pytest --no-header --timeout=0 --fuzz-as=root,asker,bot,appr,escal,reqs,dir,tasks,anonymous \
+		--fuzz-cases=$(FUZZ_CASES) --fuzz-seed=$(FUZZ_SEED) tests/api/test_fuzzing.py
 
 .PHONY: bench
 bench: $(STAMP) ## Measure the service as a ratio to its floor (BENCH_ARGS="--expiries 500")

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
-from itertools import count
 from typing import Any, Final
-from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from db import tokens
-from domain.actors import Permission
-from domain.states import Action
-from tests.api.house import House, Somebody
+from tests.api.house import House
 from tests.api.problem import check_problem
+from tests.api.scene import Scene, new
 from tests.api.test_adversarial import ROUTES
 
 # The callers, by column:
@@ -167,134 +162,6 @@ PUBLIC: Final = [
     "/openapi.json",
 ]
 
-_numbers = count(1)
-
-
-def _new(what: str) -> str:
-    return f"{what} {next(_numbers)}"
-
-
-class Scene:
-    """The callers, and what they call for. What a call may use up is made anew for each."""
-
-    def __init__(self, house: House, callers: dict[str, Somebody], strangers: dict[str, str]) -> None:
-        self.house = house
-        self.callers = callers
-        self.strangers = strangers
-        self.asker, self.bot = callers["asker"], callers["bot"]
-
-    @classmethod
-    async def set(cls, house: House) -> Scene:
-        asker = await house.person("asker")
-        callers = {
-            "asker": asker,
-            "bot": await house.person("bot", owner=asker),
-            "other": await house.person("other"),
-            "appr": await house.person("appr"),
-            "escal": await house.person("escal"),
-            "reqs": await house.person("reqs", Permission.REQUESTS),
-            "dir": await house.person("dir", Permission.DIRECTORY),
-            "tasks": await house.person("tasks", Permission.TASKS),
-            "root": house.admin,
-        }
-        return cls(house, callers, await _strangers(house))
-
-    async def team(self, *members: Somebody) -> UUID:
-        return (await self.house.group(_new("team"), *members)).id
-
-    async def template(self, **values: Any) -> dict[str, Any]:
-        asked = {"approver_group_ids": [await self.team(self.callers["appr"])]}
-        if "escalation_group_id" not in values:
-            values["escalation_group_id"] = await self.team(self.callers["escal"])
-        template = await self.house.template(**asked | values)
-        return {"template_id": template.id, "app_id": template.app_id, "template": template}
-
-    async def request(self, **values: Any) -> dict[str, Any]:
-        made = await self.template(**values)
-        return {**made, "request_id": await self.house.request(made["template"], self.asker)}
-
-    async def escalated(self) -> dict[str, Any]:
-        # Nobody in the group could decide when the request was made, so the escalation group was asked at once.
-        late = await self.team(self.asker)
-        made = await self.request(approver_group_ids=[late])
-        await self._put(f"/groups/{late}/members/{self.callers['appr'].id}")
-        return made
-
-    async def without_approvers(self) -> dict[str, Any]:
-        return await self.request(approver_group_ids=[], escalation_group_id=None)
-
-    async def granted(self) -> dict[str, Any]:
-        return await self._decided(Action.APPROVE)
-
-    async def denied(self) -> dict[str, Any]:
-        return await self._decided(Action.DENY)
-
-    async def for_members_only(self) -> dict[str, Any]:
-        return await self.template(allowed_group_ids=[await self.team(self.asker)])
-
-    async def user(self) -> dict[str, Any]:
-        return {"user_id": (await self.house.person(_new("user").replace(" ", "."))).id}
-
-    async def manager(self) -> dict[str, Any]:
-        name = _new("manager").replace(" ", ".")
-        return {"user_id": (await self.house.person(name, Permission.REQUESTS)).id}
-
-    async def about_the_asker(self) -> dict[str, Any]:
-        return {**await self.application(), "user_id": self.asker.id, "token_id": await self._token(self.asker)}
-
-    async def about_the_bot(self) -> dict[str, Any]:
-        return {**await self.application(), "user_id": self.bot.id, "token_id": await self._token(self.bot)}
-
-    async def group(self, *permissions: Permission) -> dict[str, Any]:
-        member = await self.user()
-        group = await self.house.group(_new("group"), member["user_id"], permissions=list(permissions))
-        return {**member, "group_id": group.id}
-
-    async def powerful_group(self) -> dict[str, Any]:
-        return {**await self.group(Permission.REQUESTS), "permissions": [Permission.REQUESTS]}
-
-    async def application(self) -> dict[str, Any]:
-        return {"app_id": (await self.house.application(_new("application"))).id}
-
-    async def mapping(self) -> dict[str, Any]:
-        made = {**await self.application(), **await self.group()}
-        return {**made, "mapping_id": (await self.house.mapping(made["app_id"])).id}
-
-    async def _decided(self, action: Action) -> dict[str, Any]:
-        made = await self.request()
-        path = f"/access-requests/{made['request_id']}/{action}"
-        answer = await self.house.call("POST", path, self.callers["appr"])
-        assert answer.status_code == 200, answer.text
-        return made
-
-    async def _token(self, owner: Somebody) -> UUID:
-        return (await tokens.create_token(self.house.db, owner.id, "laptop", timedelta(days=1))).id
-
-    async def _put(self, path: str) -> None:
-        answer = await self.house.call("PUT", path, self.house.admin)
-        assert answer.status_code == 204, answer.text
-
-
-async def _strangers(house: House) -> dict[str, str]:
-    """Tokens that stand for nobody, or not any more."""
-    gone = await house.person("gone")
-    old = await house.person("old")
-    expired = await tokens.create_token(house.db, old.id, "expired", timedelta(seconds=-1))
-    revoked = await tokens.create_token(house.db, old.id, "revoked", timedelta(days=1))
-    await tokens.revoke_token(house.db, revoked.id)
-    answer = await house.call(
-        "PUT", f"/users/{gone.id}", house.admin, json={"email": gone.email, "name": "Gone", "active": False}
-    )
-    assert answer.status_code == 200, answer.text
-    return {
-        "anonymous": "",
-        "made up": f"Bearer {tokens.PREFIX}{'A' * 43}",
-        "expired": f"Bearer {expired.token}",
-        "revoked": f"Bearer {revoked.token}",
-        "deactivated": f"Bearer {gone.token}",
-    }
-
-
 Make = Callable[[Scene], Awaitable[dict[str, Any]]]
 
 # What has to be there, by the situation or else by what the path begins with.
@@ -331,14 +198,14 @@ Body = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def _mapping(there: dict[str, Any]) -> dict[str, Any]:
-    return {"app_id": str(there["app_id"]), "name": _new("mapping"), "claim": "roles", "value": "db_readonly"}
+    return {"app_id": str(there["app_id"]), "name": new("mapping"), "claim": "roles", "value": "db_readonly"}
 
 
 # What every route accepts from whoever may call it.
 BODIES: Final[dict[str, Body]] = {
-    "POST /access-request-templates": lambda there: {"name": _new("template"), "app_id": str(there["app_id"])},
+    "POST /access-request-templates": lambda there: {"name": new("template"), "app_id": str(there["app_id"])},
     "PUT /access-request-templates/{template_id}": lambda there: {
-        "name": _new("template"),
+        "name": new("template"),
         "app_id": str(there["app_id"]),
     },
     "POST /access-requests": lambda there: {
@@ -348,12 +215,12 @@ BODIES: Final[dict[str, Body]] = {
     },
     "POST /access-requests/{request_id}/messages": lambda _: {"body": "Which tables?"},
     "POST /access-requests/{request_id}/signal-proofs": lambda _: {"action": "deny"},
-    "POST /users": lambda _: {"email": f"{_new('new')}@example.com".replace(" ", "."), "name": "New"},
-    "PUT /users/{user_id}": lambda _: {"email": f"{_new('new')}@example.com".replace(" ", "."), "name": "New"},
-    "POST /groups": lambda there: {"name": _new("group"), "permissions": there.get("permissions", [])},
-    "PUT /groups/{group_id}": lambda there: {"name": _new("group"), "permissions": there.get("permissions", [])},
-    "POST /applications": lambda _: {"name": _new("application")},
-    "PUT /applications/{app_id}": lambda _: {"name": _new("application")},
+    "POST /users": lambda _: {"email": f"{new('new')}@example.com".replace(" ", "."), "name": "New"},
+    "PUT /users/{user_id}": lambda _: {"email": f"{new('new')}@example.com".replace(" ", "."), "name": "New"},
+    "POST /groups": lambda there: {"name": new("group"), "permissions": there.get("permissions", [])},
+    "PUT /groups/{group_id}": lambda there: {"name": new("group"), "permissions": there.get("permissions", [])},
+    "POST /applications": lambda _: {"name": new("application")},
+    "PUT /applications/{app_id}": lambda _: {"name": new("application")},
     "POST /app-mappings": _mapping,
     "PUT /app-mappings/{mapping_id}": _mapping,
     "POST /api-tokens": lambda _: {"name": "laptop"},
