@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
+from email.headerregistry import Address
+from email.utils import parseaddr
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import psycopg
@@ -27,6 +29,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from domain.deliveries import Outbound, Smtp
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -112,6 +116,27 @@ def _json_list(text: Any) -> Any:  # noqa: ANN401 - what the environment says, o
         return json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(f"must be a JSON list, as in {_ISSUERS_EXAMPLE}") from None
+
+
+def _listed(text: Any) -> Any:  # noqa: ANN401 - what the environment says, or what a test passes
+    return [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else text
+
+
+def _internal_host(host: str) -> str:
+    if not re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?", host):
+        raise ValueError("must be hosts, with or without a port, as in hooks.corp.example,10.0.0.7:8080,[fd00::7]:8080")
+    return host.lower()
+
+
+def _mailbox(sender: str) -> str:
+    name, address = parseaddr(sender)
+    try:
+        parsed = Address(name, addr_spec=address)
+    except (ValueError, IndexError):
+        parsed = None
+    if parsed is None or not parsed.domain or not sender.isprintable():
+        raise ValueError("must be an address, as in JustIAM <access@example.com>")
+    return sender
 
 
 SigningAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"]
@@ -241,6 +266,45 @@ class Settings(ProgramSettings):
         default=262_144, ge=1_024, le=16_777_216, description="The largest body of an HTTP request, in bytes"
     )
 
+    allowed_internal_hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(_internal_host)], ...], NoDecode, BeforeValidator(_listed)
+    ] = Field(
+        default=(),
+        description="Hosts that webhooks may reach on private addresses and over plain http, separated by commas: "
+        "host or host:port, as they stand in the URL. All others are reached over https, at public addresses",
+    )
+    smtp_host: str | None = Field(default=None, min_length=1, description="The mail server; without, no mail is sent")
+    smtp_port: int = Field(default=587, ge=1, le=65_535, description="Port of the mail server")
+    smtp_username: str | None = Field(default=None, min_length=1, description="Whom to log in to the mail server as")
+    smtp_password: SecretStr | None = Field(default=None, description="The password for that")
+    smtp_tls: Literal["starttls", "tls", "none"] = Field(
+        default="starttls",
+        description="How to speak to the mail server: starttls, tls from the first byte, or none at all",
+    )
+    smtp_from: Annotated[str, AfterValidator(_mailbox)] | None = Field(
+        default=None, description="Sender of all mails, as in JustIAM <access@example.com>"
+    )
+    reminder_mins: int = Field(
+        default=15, ge=1, le=10_080, description="Minutes before the end of an access at which its holder is reminded"
+    )
+
+    @property
+    def outbound(self) -> Outbound:
+        """What is said about messages that leave the house."""
+        smtp = None
+        if self.smtp_host is not None and self.smtp_from is not None:
+            smtp = Smtp(
+                host=self.smtp_host,
+                port=self.smtp_port,
+                username=self.smtp_username,
+                password=self.smtp_password,
+                tls=self.smtp_tls,
+                sender=self.smtp_from,
+            )
+        return Outbound(
+            allowed_internal_hosts=frozenset(self.allowed_internal_hosts), source=self.token_issuer, smtp=smtp
+        )
+
     @property
     def token_issuer(self) -> str:
         """The `iss` of the tokens that are issued here. Never taken from a request, whose Host anybody can write."""
@@ -253,6 +317,16 @@ class Settings(ProgramSettings):
             raise ValueError("JUSTIAM_OIDC_ISSUERS names an issuer twice")
         if self.token_issuer in {issuer.rstrip("/") for issuer in issuers}:
             raise ValueError("JUSTIAM_OIDC_ISSUERS names this service itself, whose tokens are for applications")
+        return self
+
+    @model_validator(mode="after")
+    def _mail_is_whole(self) -> Self:
+        if (self.smtp_host is None) != (self.smtp_from is None):
+            raise ValueError("JUSTIAM_SMTP_HOST and JUSTIAM_SMTP_FROM are set together, or neither is")
+        if (self.smtp_username is None) != (self.smtp_password is None):
+            raise ValueError("JUSTIAM_SMTP_USERNAME and JUSTIAM_SMTP_PASSWORD are set together, or neither is")
+        if self.smtp_password is not None and self.smtp_tls == "none":
+            raise ValueError("JUSTIAM_SMTP_TLS must be starttls or tls where there is a password to protect")
         return self
 
 
@@ -282,7 +356,7 @@ def describe_settings() -> list[SettingDescription]:
     described = []
     for name, field in _FIELDS.items():
         value = os.environ.get(_variable(name)) or None
-        if value is not None and field.annotation is SecretStr:
+        if value is not None and SecretStr in {field.annotation, *get_args(field.annotation)}:
             value = _without_password(value) if name == "database_url" else _MASK
         if field.is_required():
             default = None

@@ -44,6 +44,63 @@ def test_a_public_url_loses_its_trailing_slash(monkeypatch: pytest.MonkeyPatch) 
     assert load_settings().public_url == "https://access.example.com"
 
 
+class TestMail:
+    def test_is_not_sent_unless_set(self) -> None:
+        assert load_settings().outbound.smtp is None
+
+    def test_is_sent_as_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in {
+            "HOST": "mail.example.com",
+            "FROM": "JustIAM <access@example.com>",
+            "USERNAME": "justiam",
+            "PASSWORD": "hush-hush",
+        }.items():
+            monkeypatch.setenv(f"JUSTIAM_SMTP_{name}", value)
+        smtp = load_settings().outbound.smtp
+        assert smtp is not None
+        assert smtp.password is not None
+        assert smtp.password.get_secret_value() == "hush-hush"
+        assert (smtp.host, smtp.port, smtp.tls, smtp.username) == ("mail.example.com", 587, "starttls", "justiam")
+        [password] = [each for each in describe_settings() if each.variable == "JUSTIAM_SMTP_PASSWORD"]
+        assert password.value == "********"
+
+    @pytest.mark.parametrize(
+        ("variables", "problem"),
+        [
+            ({"HOST": "mail.example.com"}, "JUSTIAM_SMTP_HOST and JUSTIAM_SMTP_FROM are set together"),
+            ({"USERNAME": "justiam"}, "JUSTIAM_SMTP_USERNAME and JUSTIAM_SMTP_PASSWORD are set together"),
+            ({"USERNAME": "a", "PASSWORD": "b", "TLS": "none"}, "JUSTIAM_SMTP_TLS must be starttls or tls"),
+            ({"HOST": "mail.example.com", "FROM": "nobody"}, "JUSTIAM_SMTP_FROM must be an address"),
+            ({"HOST": "mail.example.com", "FROM": "a@example.com\nBcc: b@example.com"}, "JUSTIAM_SMTP_FROM must be"),
+        ],
+        ids=["no sender", "no password", "no protection", "no address", "two headers"],
+    )
+    def test_is_set_as_a_whole(self, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], problem: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(f"JUSTIAM_SMTP_{name}", value)
+        with pytest.raises(SettingsError, match=problem):
+            load_settings()
+
+
+class TestInternalHosts:
+    def test_are_none_unless_set(self) -> None:
+        assert load_settings().outbound.allowed_internal_hosts == frozenset()
+
+    def test_are_separated_by_commas(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("JUSTIAM_ALLOWED_INTERNAL_HOSTS", "Hooks.corp.example, 10.0.0.7:8080,[fd00::7]:8080,")
+        assert load_settings().outbound.allowed_internal_hosts == {
+            "hooks.corp.example",
+            "10.0.0.7:8080",
+            "[fd00::7]:8080",
+        }
+
+    @pytest.mark.parametrize("wrong", ["http://hooks.corp.example", "10.0.0.0/8", "*", "a b", "user@host"])
+    def test_are_hosts(self, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+        monkeypatch.setenv("JUSTIAM_ALLOWED_INTERNAL_HOSTS", wrong)
+        with pytest.raises(SettingsError, match="JUSTIAM_ALLOWED_INTERNAL_HOSTS"):
+            load_settings()
+
+
 def test_settings_cannot_be_changed() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError, match="frozen"):
