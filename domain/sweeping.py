@@ -13,4 +13,5 @@ class SweepReport(BaseModel):
     started: int = Field(default=0, description="Requests that had no workflow and were given one.")
     reconciled: int = Field(default=0, description="Workflows told to look at the record again.")
     expired: int = Field(default=0, description="Grants over a minute past their end, ended at once.")
+    dispatched: int = Field(default=0, description="Runs of tasks that were due and had not been started.")
     failed: int = Field(default=0, description="Repairs that did not succeed and are left to the next sweep.")
