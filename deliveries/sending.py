@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from deliveries import mail, slack, webhook
 from domain.deliveries import Attempt, Envelope, Outbound, Role
 from domain.integrations import Target
 
@@ -30,6 +31,13 @@ async def send(
         policy: what the operator says about messages that leave the house.
 
     Raises:
-        ValueError: tasks are not sent; they are runs.
+        ValueError: tasks are not sent, they are runs; or a mail without a recipient.
     """
-    raise NotImplementedError
+    match target:
+        case Target.WEBHOOK:
+            return await webhook.send(settings["url"], secrets["signing_secrets"], envelope, policy)
+        case Target.SLACK:
+            return await slack.send(secrets["url"], envelope, policy)
+        case Target.EMAIL if recipient is not None and role is not None:
+            return await mail.send(recipient, role, envelope, policy)
+    raise ValueError(f"Nothing can be sent to this target: {target}")

@@ -127,7 +127,7 @@ class Outbound(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     allowed_internal_hosts: frozenset[str] = frozenset()
-    """`host` or `host:port`, in lower case: reached whatever their addresses are, over plain HTTP if the URL says so."""
+    """`host` or `host:port`, in lower case: reached at any address, and over plain HTTP if the URL says so."""
     source: str = "urn:justiam:access-requests"
     """Who sends: the service's public URL where it has one."""
     smtp: Smtp | None = None
