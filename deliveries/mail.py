@@ -23,7 +23,8 @@ import httpx
 
 from deliveries import words
 from deliveries.words import Message
-from domain.deliveries import Attempt, Envelope, Outbound, Role, Smtp
+from domain.deliveries import Attempt, Envelope, Outbound, Smtp
+from domain.integrations import Role
 from domain.text import made_storable
 
 _LONGEST_SUBJECT: Final = 200

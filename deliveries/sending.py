@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from deliveries import mail, slack, webhook
-from domain.deliveries import Attempt, Envelope, Outbound, Role
-from domain.integrations import Target
+from domain.deliveries import Attempt, Envelope, Outbound
+from domain.integrations import Role, Target
 
 
 async def send(

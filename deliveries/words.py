@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from domain.deliveries import Contact, Envelope, RequestFacts, Role
+from domain.deliveries import Contact, Envelope, RequestFacts
 from domain.events import Event
-from domain.integrations import REMINDER
+from domain.integrations import REMINDER, Role
 
 _SHOWN_APPROVERS = 10
 

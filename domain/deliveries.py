@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from random import Random
 from typing import Any, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from domain.integrations import Target
+from domain.integrations import Role, Target
 
 RESPONSE_HEAD_BYTES: Final = 1024
 """As much of an answer as is read, and kept."""
@@ -25,19 +24,6 @@ PAUSES: Final = tuple(
 MOST_ATTEMPTS: Final = len(PAUSES) + 1
 _JITTER: Final = 0.2
 """So that what failed together is not tried again together."""
-
-
-class Role(StrEnum):
-    """Why a person is written to."""
-
-    APPROVER = "approver"
-    """They can decide the request."""
-    REQUESTER = "requester"
-    """What came of their request."""
-    HANDLED = "handled"
-    """They were asked as well, and somebody else has decided."""
-    REMINDER = "reminder"
-    """Their access ends soon."""
 
 
 class Contact(BaseModel):
