@@ -122,6 +122,7 @@ class TestSubmissionSecond:
         cast = await shared.cast()
         async with shared.db.transaction() as connection:
             await connection.execute("DELETE FROM access_request_templates WHERE id = %s", [cast.template.id])
+            await (await connection.execute("SELECT 1")).fetchone()  # It is done, not only on its way.
             submitting = asyncio.create_task(shared.submit(cast.template, cast.requester))
             await asyncio.sleep(A_MOMENT_SECS)
             assert not submitting.done()
@@ -133,6 +134,7 @@ class TestSubmissionSecond:
         cast = await shared.cast()
         async with shared.db.transaction() as connection:
             await connection.execute("UPDATE app_mappings SET value = 'db_owner' WHERE id = %s", [cast.mapping.id])
+            await (await connection.execute("SELECT 1")).fetchone()  # It is done, not only on its way.
             submitting = asyncio.create_task(shared.submit(cast.template, cast.requester))
             await asyncio.sleep(A_MOMENT_SECS)
             assert not submitting.done()

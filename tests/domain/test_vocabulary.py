@@ -28,6 +28,7 @@ OF_THE_DESIGN = {
     "request_not_active",
     "template_in_use",
     "decision_in_progress",
+    "trigger_task_failed",
     "system_group",
     "in_use",
     "validation_error",

@@ -65,6 +65,7 @@ async def test_cancelling_in_the_middle_of_an_approval_ends_the_grant(real_world
     request_id = await real_world.request(cast)
     async with real_world.db.transaction() as connection:
         await connection.execute("SELECT FROM access_requests WHERE id = %s FOR UPDATE", [request_id])
+        await (await connection.execute("SELECT 1")).fetchone()
         approving = asyncio.create_task(real_world.decide(request_id, Action.APPROVE, cast.approver))
         await asyncio.sleep(0.3)
         await real_world.handle(request_id).cancel()
