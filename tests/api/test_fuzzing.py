@@ -69,7 +69,7 @@ IDS: Final = {
 # What a caller could do to themselves, which would leave them with nothing to call: only to things that are nobody's.
 NEVER_OWN: Final = {"path.token_id", "path.user_id", "path.group_id"}
 OFTEN: Final = 0.8
-WALKS: Final = 25
+WALKS: Final = 15
 """From what was made along the links, for each case of a route."""
 
 
