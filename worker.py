@@ -19,7 +19,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 import logs
-from activities import auditing, processes, runs, setup
+from activities import auditing, processes, runs, schedules, setup
 from activities.processes import SweepActivities
 from activities.runs import RunActivities
 from activities.transitions import TransitionActivities
@@ -43,6 +43,8 @@ _FURNISH_EVERY: Final = 10.0
 Where its database was wiped, no workflow can be started until it has them again."""
 _ATTEND_EVERY: Final = 2.0
 """Seconds between two looks for requests whose workflow has to be started or nudged."""
+_SCHEDULES_EVERY: Final = 30.0
+"""Seconds between two looks whether Temporal has the Schedules of tasks that the record says."""
 _DISPATCH_EVERY: Final = 1.0
 """Seconds between two looks for runs that are due: two reads by an index that is empty most of the time."""
 _RECONNECT_EVERY: Final = 2.0
@@ -91,6 +93,9 @@ async def run(settings: Settings) -> None:
         _log.info("worker_started", temporal=settings.temporal_address, namespace=settings.temporal_namespace)
         interval = timedelta(seconds=settings.sweep_interval_secs)
         chores.create_task(_repeat("furnish", _FURNISH_EVERY, lambda: setup.ensure(stores.client, interval)))
+        chores.create_task(
+            _repeat("schedules", _SCHEDULES_EVERY, lambda: schedules.ensure_all(stores.db, stores.client))
+        )
         chores.create_task(_repeat("attend", _ATTEND_EVERY, lambda: processes.attend(stores.db, stores.client)))
         chores.create_task(_repeat("dispatch", _DISPATCH_EVERY, lambda: runs.dispatch(stores.db, stores.client)))
 

@@ -51,9 +51,12 @@ def delivery_id(row_id: UUID) -> str:
     return f"delivery-{row_id}"
 
 
+SCHEDULE_PREFIX: Final = "scheduled-task-"
+
+
 def schedule_id(task_id: UUID) -> str:
     """The id of a task's Schedule."""
-    return f"scheduled-task-{task_id}"
+    return f"{SCHEDULE_PREFIX}{task_id}"
 
 
 def search_attributes(

@@ -1,0 +1,68 @@
+"""Tasks that run by themselves: the Schedules of the real server are what the record says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from temporalio.client import ScheduleHandle
+from temporalio.service import RPCError
+
+from activities import schedules
+from tests.workflows.test_tasks import a_task
+from tests.workflows.world import World, eventually
+from workflows import names
+
+
+def handle(world: World, task_id: UUID) -> ScheduleHandle:
+    return world.client.get_schedule_handle(names.schedule_id(task_id))
+
+
+async def update(world: World, task_id: UUID, **values: Any) -> None:
+    sets = ", ".join(f"{name} = %({name})s" for name in values)
+    await world.record.execute(
+        f"UPDATE scheduled_tasks SET {sets}, updated_at = now() WHERE id = %(id)s",  # noqa: S608
+        id=task_id,
+        **values,
+    )
+
+
+async def test_the_record_says_which_schedules_there_are(real_world: World) -> None:
+    every = await a_task(real_world, schedule_type="interval", interval_seconds=3600)
+    cron = await a_task(real_world, schedule_type="cron", cron="0 6 * * 1-5", time_zone="Europe/Berlin")
+    once = await a_task(real_world)
+    assert len(await schedules.ensure_all(real_world.db, real_world.client)) == 2
+    times = await schedules.next_runs(real_world.client, cron)
+    assert {moment.astimezone(UTC).hour for moment in times} <= {4, 5}, "six o'clock in Berlin"
+    assert await schedules.next_runs(real_world.client, once) == []
+
+    assert await schedules.ensure_all(real_world.db, real_world.client) == []
+    await update(real_world, every, paused=True)
+    await update(real_world, cron, schedule_type="once", cron=None)
+    assert len(await schedules.ensure_all(real_world.db, real_world.client)) == 2
+    assert (await handle(real_world, every).describe()).schedule.state.paused
+    assert await schedules.next_runs(real_world.client, every) == []
+    with pytest.raises(RPCError):
+        await handle(real_world, cron).describe()
+
+    async with real_world.db.connection() as connection:
+        await connection.execute("DELETE FROM scheduled_tasks WHERE id = %s", [every])
+        await schedules.bring_up_to_date(connection, real_world.client, every)
+    with pytest.raises(RPCError):
+        await handle(real_world, every).describe()
+
+
+async def test_what_a_schedule_starts_is_a_run(real_world: World) -> None:
+    task_id = await a_task(real_world, schedule_type="interval", interval_seconds=3600)
+    await schedules.ensure_all(real_world.db, real_world.client)
+    await handle(real_world, task_id).trigger()
+
+    async def made() -> list[dict[str, Any]]:
+        return await real_world.record.query("SELECT * FROM task_runs WHERE task_id = %s", task_id)
+
+    (run,) = await eventually(made)
+    assert (run["cause"], run["failure_mode"]) == ("schedule", "retry")
+    assert run["created_at"] <= datetime.now(UTC)
+    await handle(real_world, task_id).delete()
