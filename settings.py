@@ -83,6 +83,14 @@ def _long_enough(key: SecretStr) -> SecretStr:
     return key
 
 
+def _encryption_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    for key in keys:
+        _long_enough(key)
+    if len(set(keys)) < len(keys):
+        raise ValueError("must not name a key twice")
+    return keys
+
+
 def _host_and_port(address: str) -> str:
     if not re.fullmatch(r"[^\s/]+:\d{1,5}", address):
         raise ValueError("must be host:port, as in temporal.example.com:7233")
@@ -212,6 +220,13 @@ class Settings(ProgramSettings):
     secret_key: Annotated[SecretStr, AfterValidator(_long_enough)] = Field(
         description="Signs the short-lived proofs on decisions; the same for every API and worker. "
         f"At least {_SECRET_KEY_MIN_CHARS} characters"
+    )
+    encryption_keys: Annotated[
+        tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_encryption_keys)
+    ] = Field(
+        default=(),
+        description="Encrypt secrets at rest, separated by commas: the first encrypts, all decrypt. "
+        f"At least {_SECRET_KEY_MIN_CHARS} characters each; without, a key derived from JUSTIAM_SECRET_KEY",
     )
     database_pool_max: int = Field(
         default=10, ge=1, le=500, description="Connections to PostgreSQL that one process opens at most"

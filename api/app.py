@@ -20,6 +20,7 @@ from api.orchestrator import Orchestrator
 from api.routes import api_tokens, app_mappings, applications, groups, oauth2, requests, templates, users
 from api.signing import KeyRing
 from db.database import Database
+from db.secrets import SecretVault
 from db.signing_keys import Vault
 from settings import Settings, load_settings
 
@@ -67,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.settings = chosen
+    app.state.vault = SecretVault(chosen.secret_key, chosen.encryption_keys)
     app.add_middleware(BodyLimit, limit=chosen.max_body_bytes)
     app.add_middleware(ResponseHeaders)
     problems.install(app)

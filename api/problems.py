@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from domain.errors import AccessError, Invalid
+from domain.errors import AccessError, Invalid, SecretUnreadable
 
 _log = structlog.get_logger(__name__)
 
@@ -57,6 +57,11 @@ _KINDS: Final[dict[str, tuple[int, str, str]]] = {
     "unsupported_media_type": (415, "Unsupported media type", "Send the body as application/json."),
     "validation_error": (422, "The input is not valid", "name: is required"),
     "internal_error": (500, "Something went wrong here", "The failure was logged."),
+    "secret_unreadable": (
+        500,
+        "A secret cannot be decrypted",
+        "The secret SLACK_WEBHOOK was encrypted under a key that is not set any more. Set it anew.",
+    ),
     "orchestrator_unavailable": (503, "Temporal is unavailable", "Temporal did not answer in time. Try again."),
     "issuer_unavailable": (
         503,
@@ -194,6 +199,8 @@ async def _access_error(request: Request, raised: Exception) -> Response:
         return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
     if isinstance(error, Invalid):
         return _invalid(request, error.errors)
+    if isinstance(error, SecretUnreadable):
+        _log.error("a secret cannot be decrypted", path=request.scope["path"], detail=error.detail)
     return answer(problem(code, error.detail, instance=_instance(request)))
 
 

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from api.orchestrator import Orchestrator
 from db.database import Database
+from db.secrets import SecretVault
 from settings import Settings
 
 
@@ -21,6 +22,11 @@ async def _orchestrator(request: Request) -> Orchestrator:
     return orchestrator
 
 
+async def _vault(request: Request) -> SecretVault:
+    vault: SecretVault = request.app.state.vault
+    return vault
+
+
 async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -31,6 +37,9 @@ Db = Annotated[Database, Depends(_database)]
 
 Temporal = Annotated[Orchestrator, Depends(_orchestrator)]
 """The way to the workflows."""
+
+Secrets = Annotated[SecretVault, Depends(_vault)]
+"""What encrypts and decrypts secrets."""
 
 AppSettings = Annotated[Settings, Depends(_settings)]
 """What the operator set."""

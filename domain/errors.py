@@ -86,6 +86,12 @@ class InUse(AccessError):
     code = "in_use"
 
 
+class SecretUnreadable(AccessError):
+    """A stored secret cannot be decrypted with the keys that the service has; the detail says what to do."""
+
+    code = "secret_unreadable"
+
+
 class OrchestratorUnavailable(AccessError):
     """Temporal could not be reached or did not answer in time; the call may be repeated."""
 
