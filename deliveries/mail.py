@@ -59,7 +59,7 @@ def compose(recipient: str, role: Role, envelope: Envelope, sender: str) -> Emai
     message = EmailMessage()
     # Address objects, and text of one line: nothing that people wrote begins a header of its own.
     message["From"] = from_address
-    message["To"] = Address(addr_spec=recipient)
+    message["To"] = _mailbox(recipient)
     message["Subject"] = _one_line(told.title)
     message["Date"] = formatdate(usegmt=True)
     message["Message-ID"] = f"<{envelope.delivery_id}@{domain}>"
@@ -69,6 +69,20 @@ def compose(recipient: str, role: Role, envelope: Envelope, sender: str) -> Emai
     message.set_content(_text(told, envelope.request.link))
     message.add_alternative(_html(told, envelope.request.link), subtype="html")
     return message
+
+
+def _mailbox(recipient: str) -> Address:
+    """The recipient as an address, and only one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if recipient.isascii():
+        return Address(addr_spec=recipient)
+    local, _, domain = recipient.rpartition("@")
+    # The parser takes no letters beyond ASCII, which mail servers do (RFC 6531); for the grammar they are like others.
+    Address(addr_spec="".join(char if char.isascii() or not char.isalnum() else "x" for char in recipient))
+    return Address(username=local, domain=domain.encode("idna").decode())
 
 
 async def _hand_over(message: EmailMessage, smtp: Smtp, timeout_secs: float) -> Attempt:
