@@ -422,6 +422,7 @@ class Secret(SQLModel, table=True):
     """A value that scripts read by name. Write-only over the API; encrypted at rest (`db.secrets`)."""
 
     __tablename__ = "secrets"
+    __table_args__ = (Index("ix_secrets_created", *_NEWEST),)
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
@@ -440,6 +441,7 @@ class ScheduledTask(SQLModel, table=True):
         _one_of("language", Language),
         _one_of("schedule_type", ScheduleType),
         Index("ix_scheduled_tasks_created", *_NEWEST),
+        Index("ix_scheduled_tasks_secret_names", "secret_names", postgresql_using="gin"),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
