@@ -17,11 +17,12 @@ from psycopg.rows import DictRow
 from pydantic import Field
 
 from db.database import Connection, Database
-from db.integrations import Vault, opened
+from db.integrations import opened
 from db.paging import Page, Position
+from db.secrets import SecretVault
 from db.views import Identified
 from domain.deliveries import MOST_ATTEMPTS, Attempt, Contact, Envelope, Outgoing, RequestFacts, pause_after
-from domain.errors import NotFound
+from domain.errors import NotFound, SecretUnreadable
 from domain.events import Event
 from domain.integrations import REMINDER, DeliveryStatus, Role, Target, request_link
 from domain.states import Status
@@ -31,6 +32,8 @@ REMIND_BEFORE: Final = timedelta(minutes=15)
 """Unless `JUSTIAM_REMINDER_MINS` says something else."""
 
 _CHANCE: Final = random.SystemRandom()
+_UNDISPATCHED: Final = timedelta(seconds=30)
+"""Until a delivery whose workflow was started, and has not begun, is started again."""
 _LOOK_AGAIN: Final = timedelta(minutes=5)
 """How long after an attempt, or after the next should have begun, its workflow is started anew."""
 
@@ -137,7 +140,7 @@ async def rows_for(
     return await connection.execute(_ROWS, {"key": key, "remind_before": remind_before})
 
 
-async def begin(db: Database, vault: Vault, delivery_id: UUID, *, public_url: str | None) -> Outgoing | None:
+async def begin(db: Database, vault: SecretVault, delivery_id: UUID, *, public_url: str | None) -> Outgoing | None:
     """What the next attempt at a delivery needs; counts it.
 
     Args:
@@ -160,19 +163,30 @@ async def begin(db: Database, vault: Vault, delivery_id: UUID, *, public_url: st
             await _close(connection, delivery_id, DeliveryStatus.DROPPED, needless)
             return None
         if row["attempts"] >= MOST_ATTEMPTS:
-            await _close(connection, delivery_id, DeliveryStatus.PARKED, "The last attempt was cut off by a crash.")
+            error = row["error"] or "The last attempt was cut off by a crash."
+            await _close(connection, delivery_id, DeliveryStatus.PARKED, error)
             return None
+        secrets: dict[str, Any] | None = None
+        unreadable: str | None = None
+        try:
+            secrets = opened(vault, row["integration_id"], row["sealed"])
+        except SecretUnreadable as error:
+            # For the operator to mend; it is looked at again like an attempt that was cut off.
+            unreadable = error.detail
         await connection.execute(
             """
-            UPDATE deliveries SET attempts = attempts + 1, last_attempt_at = now(), dispatch_at = now() + %s
+            UPDATE deliveries SET attempts = attempts + 1, last_attempt_at = now(), dispatch_at = now() + %s,
+                error = coalesce(%s, error)
             WHERE id = %s
             """,
-            [_LOOK_AGAIN, delivery_id],
+            [_LOOK_AGAIN, unreadable, delivery_id],
         )
+    if secrets is None:
+        return None
     return Outgoing(
         target=Target(row["target"]),
         settings=row["settings"],
-        secrets=opened(vault, row["integration_id"], row["sealed"]),
+        secrets=secrets,
         envelope=Envelope(
             delivery_id=delivery_id,
             event=row["event"],
@@ -221,6 +235,21 @@ async def finish(db: Database, delivery_id: UUID, attempt: Attempt) -> timedelta
             },
         )
     return pause
+
+
+async def claim_due(db: Database, limit: int) -> list[UUID]:
+    """Deliveries whose workflow is to be started now; they are due again later, should that come to nothing."""
+    async with db.connection() as connection:
+        rows = await connection.execute(
+            """
+            UPDATE deliveries SET dispatch_at = now() + %s WHERE id IN (
+                SELECT id FROM deliveries WHERE dispatch_at <= now()
+                ORDER BY dispatch_at LIMIT %s FOR UPDATE SKIP LOCKED)
+            RETURNING id
+            """,
+            [_UNDISPATCHED, limit],
+        )
+        return [row["id"] for row in await rows.fetchall()]
 
 
 async def list_deliveries(connection: Connection, integration_id: UUID, position: Position) -> Page[DeliveryView]:
@@ -272,7 +301,7 @@ async def redeliver(connection: Connection, integration_id: UUID, delivery_id: U
 
 _OUTGOING: Final = """
     SELECT d.integration_id, d.target, d.event, d.payload, d.request_id, d.recipient, d.role, d.status, d.attempts,
-           d.created_at, d.attempts = 0 AND d.not_before > now() AS early,
+           d.error, d.created_at, d.attempts = 0 AND d.not_before > now() AS early,
            i.enabled, i.settings, i.sealed, t.at,
            r.status AS request_status, r.template_name, r.app_name, r.requested_duration_mins, r.justification,
            r.decided_by, r.decision_comment, r.expires_at, r.ended_by, r.snapshot -> 'mappings' AS mappings,

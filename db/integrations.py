@@ -10,7 +10,7 @@ import base64
 import json
 import secrets
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel, Field
@@ -19,6 +19,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.database import Database
 from db.paging import Page, Position, newest_first
+from db.secrets import SecretVault
 from db.tables import Application, Integration, ScheduledTask, Template
 from db.uniqueness import unique
 from db.views import Identified
@@ -37,18 +38,6 @@ _REFERENCES: Final[tuple[tuple[str, type[SQLModel], str], ...]] = (
     ("app_id", Application, "application"),
     ("task_id", ScheduledTask, "scheduled task"),
 )
-
-
-class Vault(Protocol):
-    """Seals what nobody may read (`db.secrets`)."""
-
-    def seal(self, purpose_id: str, plain: str, /) -> bytes:
-        """`plain`, to be opened for the same purpose only."""
-        ...
-
-    def open(self, purpose_id: str, sealed: bytes, /) -> str:
-        """What was sealed."""
-        ...
 
 
 class IntegrationView(IntegrationFields, Identified):
@@ -95,7 +84,7 @@ async def get(db: Database, integration_id: UUID) -> IntegrationView:
     return _view(integration)
 
 
-async def create(db: Database, vault: Vault, values: IntegrationValues) -> NewIntegration:
+async def create(db: Database, vault: SecretVault, values: IntegrationValues) -> NewIntegration:
     """Make an integration; a webhook gets a signing secret.
 
     Raises:
@@ -127,7 +116,7 @@ async def create(db: Database, vault: Vault, values: IntegrationValues) -> NewIn
     return NewIntegration.model_construct(**dict(view), signing_secret=signing_secret)
 
 
-async def replace(db: Database, vault: Vault, integration_id: UUID, values: IntegrationValues) -> IntegrationView:
+async def replace(db: Database, vault: SecretVault, integration_id: UUID, values: IntegrationValues) -> IntegrationView:
     """Set every value of an integration; its secrets stay, but for a Slack URL that is given.
 
     Raises:
@@ -158,7 +147,7 @@ async def delete(db: Database, integration_id: UUID) -> None:
         await session.delete(await _locked(session, integration_id))
 
 
-async def rotate_secret(db: Database, vault: Vault, integration_id: UUID) -> NewSigningSecret:
+async def rotate_secret(db: Database, vault: SecretVault, integration_id: UUID) -> NewSigningSecret:
     """Give a webhook a new signing secret; the one before signs for a day as well, any other no more.
 
     Raises:
@@ -186,7 +175,7 @@ async def rotate_secret(db: Database, vault: Vault, integration_id: UUID) -> New
 
 
 async def for_sending(
-    db: Database, vault: Vault, integration_id: UUID
+    db: Database, vault: SecretVault, integration_id: UUID
 ) -> tuple[IntegrationView, dict[str, Any], dict[str, Any]]:
     """An integration with the settings and the secrets that sending needs.
 
@@ -200,7 +189,7 @@ async def for_sending(
     return _view(integration), integration.settings, opened(vault, integration_id, integration.sealed)
 
 
-def opened(vault: Vault, integration_id: UUID, sealed: bytes | None) -> dict[str, Any]:
+def opened(vault: SecretVault, integration_id: UUID, sealed: bytes | None) -> dict[str, Any]:
     """The secrets of an integration, as sending needs them: `url`, or `signing_secrets`, the newest first."""
     if sealed is None:
         return {}
@@ -217,11 +206,11 @@ def _new_secret() -> str:
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
-def _seal(vault: Vault, integration_id: UUID, plain: dict[str, str]) -> bytes:
+def _seal(vault: SecretVault, integration_id: UUID, plain: dict[str, str]) -> bytes:
     return vault.seal(_purpose(integration_id), json.dumps(plain))
 
 
-def _open(vault: Vault, integration_id: UUID, sealed: bytes) -> dict[str, str]:
+def _open(vault: SecretVault, integration_id: UUID, sealed: bytes) -> dict[str, str]:
     plain: dict[str, str] = json.loads(vault.open(_purpose(integration_id), sealed))
     return plain
 

@@ -61,7 +61,7 @@ class Server:
 
 def _check(_: SMTP, __: Session, ___: Envelope, ____: str, given: Any) -> AuthResult:
     right = isinstance(given, LoginPassword) and (given.login, given.password) == (b"justiam", b"hush-hush")
-    return AuthResult(success=right)
+    return AuthResult(success=right, handled=False)
 
 
 @asynccontextmanager
@@ -321,6 +321,7 @@ class TestServer:
                 policy=policy(server, username="justiam", password=SecretStr(password)),
             )
         assert (attempt.delivered, attempt.retryable) == (delivered, not delivered)
+        assert attempt.response_status == (250 if delivered else 535)
         assert password not in attempt.model_dump_json()
 
     async def test_has_to_be_set(self, envelope: MakeEnvelope) -> None:
