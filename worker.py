@@ -19,17 +19,20 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 import logs
-from activities import auditing, processes, runs, schedules, setup
+from activities import auditing, dispatching, processes, schedules, setup
+from activities.deliveries import DeliveryActivities
 from activities.processes import SweepActivities
 from activities.runs import RunActivities
 from activities.transitions import TransitionActivities
 from db.database import Database
+from db.secrets import SecretVault
 from domain.auditing import AuditReport
 from domain.proofs import ProofKey
 from domain.sweeping import SweepReport
 from settings import Settings
 from workflows import names
 from workflows.access_request import AccessRequestWorkflow
+from workflows.delivery import DeliveryWorkflow
 from workflows.expiry_sweep import AccessRequestExpirySweep
 from workflows.task_run import ScheduledTaskWorkflow, TaskRunWorkflow
 
@@ -97,18 +100,31 @@ async def run(settings: Settings) -> None:
             _repeat("schedules", _SCHEDULES_EVERY, lambda: schedules.ensure_all(stores.db, stores.client))
         )
         chores.create_task(_repeat("attend", _ATTEND_EVERY, lambda: processes.attend(stores.db, stores.client)))
-        chores.create_task(_repeat("dispatch", _DISPATCH_EVERY, lambda: runs.dispatch(stores.db, stores.client)))
+        chores.create_task(_repeat("dispatch", _DISPATCH_EVERY, lambda: dispatching.dispatch(stores.db, stores.client)))
 
 
 def worker(stores: Stores, settings: Settings) -> Worker:
     """The Temporal worker with everything this version serves."""
-    transitions = TransitionActivities(stores.db, stores.proofs, trust_signal_actors=settings.trust_signal_actors)
+    transitions = TransitionActivities(
+        stores.db,
+        stores.proofs,
+        trust_signal_actors=settings.trust_signal_actors,
+        remind_before=timedelta(minutes=settings.reminder_mins),
+    )
+    vault = SecretVault(settings.secret_key, settings.encryption_keys)
+    deliveries = DeliveryActivities(stores.db, vault, settings.outbound, settings.public_url)
     sweeps = SweepActivities(stores.db, stores.client, stores.proofs)
     return Worker(
         stores.client,
         task_queue=names.TASK_QUEUE,
-        workflows=[AccessRequestWorkflow, AccessRequestExpirySweep, TaskRunWorkflow, ScheduledTaskWorkflow],
-        activities=[*transitions.all, *RunActivities(stores.db).all, sweeps.sweep],
+        workflows=[
+            AccessRequestWorkflow,
+            AccessRequestExpirySweep,
+            TaskRunWorkflow,
+            ScheduledTaskWorkflow,
+            DeliveryWorkflow,
+        ],
+        activities=[*transitions.all, *RunActivities(stores.db).all, *deliveries.all, sweeps.sweep],
         graceful_shutdown_timeout=_GRACE,
     )
 

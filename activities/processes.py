@@ -16,7 +16,7 @@ from temporalio.client import Client, WithStartWorkflowOperation
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import runs
+from activities import dispatching
 from db import transitions
 from db.database import Database
 from db.transitions import DECIDABLE
@@ -204,7 +204,7 @@ async def sweep(
         on_progress(report)
     # What is left runs for a request that is closed, or that the record does not know.
     await _each(list(running), lambda name: _reconcile(client, name), report, "reconciled")
-    report.dispatched = await runs.dispatch(db, client)
+    report.dispatched = await dispatching.dispatch(db, client)
     on_progress(report)
     return report
 

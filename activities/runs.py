@@ -1,71 +1,19 @@
-"""Runs of tasks: their rows, as local activities, and starting the workflows of those that are due."""
+"""Runs of tasks: their rows, as local activities."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, Final
-from uuid import UUID, uuid5
+from typing import Any
+from uuid import uuid5
 
 from temporalio import activity
-from temporalio.client import Client
-from temporalio.common import WorkflowIDConflictPolicy
 
 from activities.transitions import refuse_remote
 from db import runs
 from db.database import Database
 from domain.errors import NotFound
-from domain.tasks import Attempt, Begun, Report, RunCause, RunNext, TaskRunInput
+from domain.tasks import Attempt, Begun, Report, RunCause, RunNext
 from workflows import names
-from workflows.task_run import TaskRunWorkflow
-
-_BATCH: Final = 200
-_AT_ONCE: Final = 16
-_CALL: Final = timedelta(seconds=10)
-
-
-async def start_run(client: Client, run_id: UUID, *, rpc_timeout: timedelta = _CALL) -> None:
-    """Make sure that a run's workflow runs.
-
-    Raises:
-        RPCError: Temporal cannot be reached or refuses.
-    """
-    await client.start_workflow(
-        TaskRunWorkflow.run,
-        TaskRunInput(run_id=run_id),
-        id=names.delivery_id(run_id),
-        task_queue=names.TASK_QUEUE,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        rpc_timeout=rpc_timeout,
-    )
-
-
-async def dispatch(db: Database, client: Client) -> int:
-    """Start the workflows of the runs that are due.
-
-    Returns:
-        How many.
-
-    Raises:
-        RPCError: Temporal cannot be reached; what was not started is due again within a minute.
-    """
-    started = 0
-    while due := await runs.claim_due(db, _BATCH):
-        slots = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(run_id: UUID, slots: asyncio.Semaphore = slots) -> None:
-            async with slots:
-                await start_run(client, run_id)
-
-        results = await asyncio.gather(*map(one, due), return_exceptions=True)
-        started += results.count(None)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        if len(due) < _BATCH:
-            break
-    return started
 
 
 class RunActivities:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -25,10 +26,11 @@ _log = structlog.get_logger(__name__)
 class TransitionActivities:
     """Carries out the steps of requests on the record."""
 
-    def __init__(self, db: Database, proofs: ProofKey, *, trust_signal_actors: bool) -> None:
+    def __init__(self, db: Database, proofs: ProofKey, *, trust_signal_actors: bool, remind_before: timedelta) -> None:
         self._db = db
         self._proofs = proofs
         self._trust_signal_actors = trust_signal_actors
+        self._remind_before = remind_before
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -53,7 +55,11 @@ class TransitionActivities:
         refuse_remote()
         try:
             return await transitions.apply(
-                self._db, self._proofs, transition, trust_claimed_actors=self._trust_signal_actors
+                self._db,
+                self._proofs,
+                transition,
+                trust_claimed_actors=self._trust_signal_actors,
+                remind_before=self._remind_before,
             )
         except DataError as error:
             # What PostgreSQL will never take must not be tried for ever: every other step would wait behind it.

@@ -17,7 +17,7 @@ from api.bodies import BodyLimit
 from api.headers import ResponseHeaders
 from api.issuers import Issuers
 from api.orchestrator import Orchestrator
-from api.routes import api_tokens, app_mappings, applications, groups, oauth2, requests, templates, users
+from api.routes import api_tokens, app_mappings, applications, groups, oauth2, requests, script_runs, templates, users
 from api.signing import KeyRing
 from db.database import Database
 from db.secrets import SecretVault
@@ -75,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     documentation.install(app)
     app.add_api_route("/healthz", healthz, summary="Whether the process answers", include_in_schema=False)
     app.include_router(_routes())
+    app.include_router(script_runs.router)
     app.routes.extend(oauth2.routes())
     return app
 

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
-from db import people, runs
+from db import deliveries, people, runs
 from db.database import Connection, Database
 from db.runs import Change
 from db.timeline import add_to_timeline
@@ -325,6 +325,8 @@ async def _fire(
         trigger_mode=TriggerFailureMode(row["trigger_task_failure_mode"]),
     )
     await runs.make_for_change(connection, change, integrated=row["integrated"])
+    if row["integrated"]:
+        await deliveries.rows_for(connection, change.key)
     if asked.instead:
         escalated = replace(
             change,
@@ -334,6 +336,8 @@ async def _fire(
             payload=events.payload(Event.ESCALATED, **common),
         )
         await runs.make_for_change(connection, escalated, integrated=row["integrated"])
+        if row["integrated"]:
+            await deliveries.rows_for(connection, escalated.key)
 
 
 def _common(request_id: UUID, requester: Person, template_name: str) -> dict[str, Any]:

@@ -8,14 +8,14 @@ lost) is caught up with and never undone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
 from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
-from db import people, requests, runs
+from db import deliveries, people, requests, runs
 from db.database import Connection, Database
 from db.runs import Change
 from db.timeline import add_to_timeline
@@ -82,7 +82,14 @@ async def load(db: Database, request_id: UUID) -> RequestState | None:
     return None if row is None else _state(row)
 
 
-async def apply(db: Database, proofs: ProofKey, transition: Transition, *, trust_claimed_actors: bool) -> Outcome:
+async def apply(
+    db: Database,
+    proofs: ProofKey,
+    transition: Transition,
+    *,
+    trust_claimed_actors: bool,
+    remind_before: timedelta = deliveries.REMIND_BEFORE,
+) -> Outcome:
     """Carry out a step, once per key, if the rules allow it at this moment.
 
     Args:
@@ -90,6 +97,7 @@ async def apply(db: Database, proofs: ProofKey, transition: Transition, *, trust
         proofs: checks who acts.
         transition: the step.
         trust_claimed_actors: believe an `actor` without a proof (`JUSTIAM_TRUST_SIGNAL_ACTORS`).
+        remind_before: how long before the end of a grant its holder is reminded.
 
     Returns:
         The state of the request after the step, or as it is where the step was refused or came too late. Refusals
@@ -99,7 +107,7 @@ async def apply(db: Database, proofs: ProofKey, transition: Transition, *, trust
         step = await _judge(connection, proofs, transition, trust_claimed_actors=trust_claimed_actors)
         if isinstance(step, Outcome):
             return step
-        row = step.row | await _carry_out(connection, step)
+        row = step.row | await _carry_out(connection, step, remind_before)
         if transition.action is Action.ESCALATE:
             row = cast(
                 "dict[str, Any]",
@@ -307,7 +315,7 @@ def _is_due(row: dict[str, Any], transition: Transition) -> bool:
     return True
 
 
-async def _carry_out(connection: Connection, step: _Step) -> dict[str, Any]:
+async def _carry_out(connection: Connection, step: _Step, remind_before: timedelta) -> dict[str, Any]:
     """Write the step: row, timeline, event and, for a grant, its group. Returns the columns that changed."""
     changes, detail = await _changes(connection, step)
     request_id = step.row["id"]
@@ -338,6 +346,8 @@ async def _carry_out(connection: Connection, step: _Step) -> dict[str, Any]:
     )
     change = _change_of(step.row, step.key, event, step.transition.action, payload)
     await runs.make_for_change(connection, change, integrated=step.row["integrated"])
+    if step.row["integrated"]:
+        await deliveries.rows_for(connection, step.key, remind_before=remind_before)
     if step.transition.action is Action.APPROVE:
         await _open_grant(connection, step.row, changes["expires_at"])
     elif changes.get("ended_at") is not None:

@@ -26,6 +26,19 @@ _JITTER: Final = 0.2
 """So that what failed together is not tried again together."""
 
 
+class DeliveryInput(BaseModel):
+    """All that a delivery's workflow needs to start, or to start again: the rest is in the record."""
+
+    delivery_id: UUID
+
+
+class DeliveryNext(BaseModel):
+    """What follows an attempt."""
+
+    pause_seconds: float | None = None
+    """Until the next; null: there is none."""
+
+
 class Contact(BaseModel):
     """Somebody, as messages name them."""
 

@@ -16,6 +16,7 @@ SCRIPT_TASK_QUEUE: Final = "script-tasks"
 ACCESS_REQUEST_WORKFLOW: Final = "AccessRequestWorkflow"
 EXPIRY_SWEEP_WORKFLOW: Final = "AccessRequestExpirySweep"
 TASK_RUN_WORKFLOW: Final = "TaskRun"
+DELIVERY_WORKFLOW: Final = "Delivery"
 SCHEDULED_TASK_WORKFLOW: Final = "ScheduledTask"
 EXPIRY_SCHEDULE: Final = "access-request-expiry"
 RECONCILE_SIGNAL: Final = "reconcile"
@@ -31,6 +32,7 @@ BEGIN_RUN: Final = "begin_run"
 FINISH_RUN: Final = "finish_run"
 MAKE_SCHEDULED_RUN: Final = "make_scheduled_run"
 RUN_SCRIPT: Final = "run_script"
+DELIVER: Final = "deliver"
 
 STATUS: Final = SearchAttributeKey.for_keyword("AccessRequestStatus")
 TEMPLATE: Final = SearchAttributeKey.for_keyword("AccessRequestTemplate")

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from activities import runs as dispatching
+from activities import dispatching
 from db import runs
 from db.tables import ScheduledTask
 from domain.errors import DecisionInProgress, RequestNotPending, TriggerTaskFailed
