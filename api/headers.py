@@ -22,7 +22,7 @@ class ResponseHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
-                if scope["path"].startswith(("/api/", "/oauth2/")):
+                if scope["path"].startswith(("/api/", "/oauth2/", "/script-runs/")):
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 

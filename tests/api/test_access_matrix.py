@@ -15,7 +15,7 @@ from fastapi.routing import iter_route_contexts
 
 from tests.api.house import House
 from tests.api.problem import check_problem
-from tests.api.scene import Scene, new
+from tests.api.scene import Scene, integration, new
 from tests.api.test_adversarial import ROUTES
 
 # The callers, by column:
@@ -105,6 +105,16 @@ DELETE /app-mappings/{mapping_id}                             -     -     -     
 PUT    /app-mappings/{mapping_id}/groups/{group_id}           -     -     -     -     -     -     yes   -     yes
 DELETE /app-mappings/{mapping_id}/groups/{group_id}           -     -     -     -     -     -     yes   -     yes
 
+GET    /integrations                                          -     -     -     -     -     -     -     yes   yes
+POST   /integrations                                          -     -     -     -     -     -     -     yes   yes
+GET    /integrations/{integration_id}                         -     -     -     -     -     -     -     yes   yes
+PUT    /integrations/{integration_id}                         -     -     -     -     -     -     -     yes   yes
+DELETE /integrations/{integration_id}                         -     -     -     -     -     -     -     yes   yes
+POST   /integrations/{integration_id}/rotate-secret           -     -     -     -     -     -     -     yes   yes
+POST   /integrations/{integration_id}/test                    -     -     -     -     -     -     -     yes   yes
+GET    /integrations/{integration_id}/deliveries              -     -     -     -     -     -     -     yes   yes
+POST   /integrations/{integration_id}/deliveries/{delivery_id}/redeliver  -  -  -  -    -     -     -     yes   yes
+
 GET    /api-tokens                                            yes   yes   yes   yes   yes   yes   yes   yes   yes
 GET    /api-tokens of everybody                               -     -     -     -     -     -     yes   -     yes
 POST   /api-tokens                                            yes   yes   yes   yes   yes   yes   yes   yes   yes
@@ -148,7 +158,7 @@ SUCCESS: Final = {
 }
 
 # What is reached without a token and is not in the OpenAPI document: the probe, the documentation, and the endpoints of
-# OAuth, which have authentication of their own.
+# OAuth and of the script workers, which have authentication of their own.
 PUBLIC: Final = [
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",
@@ -160,6 +170,7 @@ PUBLIC: Final = [
     "/oauth2/revoke",
     "/oauth2/token",
     "/openapi.json",
+    "/script-runs/redeem",
 ]
 
 Make = Callable[[Scene], Awaitable[dict[str, Any]]]
@@ -186,6 +197,7 @@ BEGINNINGS: Final[dict[str, Make]] = {
     "/groups": Scene.group,
     "/applications": Scene.application,
     "/app-mappings": Scene.mapping,
+    "/integrations": Scene.integration,
     "/api-tokens": Scene.about_the_asker,
 }
 QUERIES: Final = {
@@ -223,6 +235,8 @@ BODIES: Final[dict[str, Body]] = {
     "PUT /applications/{app_id}": lambda _: {"name": new("application")},
     "POST /app-mappings": _mapping,
     "PUT /app-mappings/{mapping_id}": _mapping,
+    "POST /integrations": lambda _: integration(),
+    "PUT /integrations/{integration_id}": lambda _: integration(),
     "POST /api-tokens": lambda _: {"name": "laptop"},
     "POST /api-tokens of the bot": lambda there: {"name": "laptop", "user_id": str(there["user_id"])},
 }
