@@ -17,7 +17,19 @@ from api.bodies import BodyLimit
 from api.headers import ResponseHeaders
 from api.issuers import Issuers
 from api.orchestrator import Orchestrator
-from api.routes import api_tokens, app_mappings, applications, groups, oauth2, requests, script_runs, templates, users
+from api.routes import (
+    api_tokens,
+    app_mappings,
+    applications,
+    groups,
+    integrations,
+    oauth2,
+    requests,
+    script_runs,
+    secrets,
+    templates,
+    users,
+)
 from api.signing import KeyRing
 from db.database import Database
 from db.secrets import SecretVault
@@ -89,7 +101,7 @@ def _routes() -> APIRouter:
     # Nothing under /api/v1 is reached without a known caller, whatever a route forgets.
     api = APIRouter(prefix="/api/v1", dependencies=[Depends(caller), Depends(bodies.acceptable)])
     # Routes are tried in this order, so the ones that are called most come first.
-    for routes in (requests, templates, users, groups, applications, app_mappings, api_tokens):
+    for routes in (requests, templates, users, groups, applications, app_mappings, integrations, api_tokens, secrets):
         api.include_router(routes.router)
     return api
 

@@ -65,6 +65,9 @@ RequestsManager = Annotated[Person, requires(Permission.REQUESTS)]
 DirectoryManager = Annotated[Person, requires(Permission.DIRECTORY)]
 """A caller who holds `directory.manage`."""
 
+TasksManager = Annotated[Person, requires(Permission.TASKS)]
+"""A caller who holds `tasks.manage`."""
+
 DirectoryReader = Annotated[Person, requires(Permission.DIRECTORY, Permission.REQUESTS)]
 """A caller who may see everybody: whoever manages the directory or the requests."""
 

@@ -57,6 +57,14 @@ TAGS: Final[list[dict[str, Any]]] = [
         "name": "App mappings",
         "description": "A claim and its value for one application, given to the members of the attached groups.",
     },
+    {
+        "name": "Integrations",
+        "description": "Who is told of lifecycle events, and how: webhooks, Slack, mail, tasks.",
+    },
+    {
+        "name": "Secrets",
+        "description": "Values that scripts read by name: webhook addresses, passwords. They are set and never shown.",
+    },
     {"name": "API tokens", "description": "Bearer tokens of people and service accounts."},
 ]
 

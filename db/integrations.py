@@ -24,6 +24,7 @@ from db.tables import Application, Integration, ScheduledTask, Template
 from db.uniqueness import unique
 from db.views import Identified
 from domain.errors import Invalid, NotFound
+from domain.events import Event
 from domain.integrations import IntegrationFields, IntegrationValues, Role, Target
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what all of them start with
@@ -252,10 +253,11 @@ async def _locked(session: AsyncSession, integration_id: UUID) -> Integration:
 
 
 def _view(integration: Integration) -> IntegrationView:
-    columns = integration.model_dump(exclude={"settings", "sealed"})
     roles = integration.settings.get("roles")
     return IntegrationView.model_construct(
-        **columns,
+        **integration.model_dump(exclude={"target", "events", "settings", "sealed"}),
+        target=Target(integration.target),
+        events=[Event(event) for event in integration.events],
         url=integration.settings.get("url"),
         roles=None if roles is None else [Role(role) for role in roles],
     )

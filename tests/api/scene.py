@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from itertools import count
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from db import tokens
+from db import integrations, tokens
 from domain.actors import Permission
+from domain.integrations import IntegrationValues
 from domain.states import Action
 from tests.api.house import House, Somebody
 
@@ -18,6 +19,17 @@ _numbers = count(1)
 def new(what: str) -> str:
     """A name that nothing has yet."""
     return f"{what} {next(_numbers)}"
+
+
+def integration() -> dict[str, Any]:
+    """An integration that nothing is told through: it is at rest, and leads nowhere."""
+    return {
+        "name": new("integration"),
+        "target": "webhook",
+        "enabled": False,
+        "events": ["access_request.submitted"],
+        "url": "https://nowhere.invalid/",
+    }
 
 
 class Scene:
@@ -108,6 +120,22 @@ class Scene:
     async def mapping(self) -> dict[str, Any]:
         made = {**await self.application(), **await self.group()}
         return {**made, "mapping_id": (await self.house.mapping(made["app_id"])).id}
+
+    async def integration(self) -> dict[str, Any]:
+        made = await self.request()
+        values = IntegrationValues.model_validate(integration())
+        view = await integrations.create(self.house.db, self.house.app.state.vault, values)
+        delivery_id = uuid4()
+        async with self.house.db.connection() as connection:
+            await connection.execute(
+                """
+                INSERT INTO deliveries (id, integration_id, target, event, payload, request_id, status, attempts,
+                                        dispatch_at)
+                VALUES (%s, %s, 'webhook', 'access_request.submitted', '{}', %s, 'parked', 1, NULL)
+                """,
+                [delivery_id, view.id, made["request_id"]],
+            )
+        return {**made, "integration_id": view.id, "delivery_id": delivery_id}
 
     async def _decided(self, action: Action) -> dict[str, Any]:
         made = await self.request()
