@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import identity, signing_key, token
+from cli import identity, secret, signing_key, token
 from cli.explaining import checked_settings, fail, unreachable_explained
 from cli.people import account, requests, templates
 from settings import SettingsError, describe_settings, unknown_variables
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.add_typer(token.app, name="token")
 app.add_typer(signing_key.app, name="signing-key")
 app.add_typer(identity.app, name="identity")
+app.add_typer(secret.app, name="secrets")
 account.add_to(app)
 app.add_typer(templates.app, name="template", rich_help_panel=account.PANEL)
 app.add_typer(requests.app, name="request", rich_help_panel=account.PANEL)

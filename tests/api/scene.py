@@ -7,9 +7,12 @@ from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
-from db import integrations, tokens
+from pydantic import SecretStr
+
+from db import integrations, secrets, tokens
 from domain.actors import Permission
 from domain.integrations import IntegrationValues
+from domain.secrets import NewSecret
 from domain.states import Action
 from tests.api.house import House, Somebody
 
@@ -136,6 +139,25 @@ class Scene:
                 [delivery_id, view.id, made["request_id"]],
             )
         return {**made, "integration_id": view.id, "delivery_id": delivery_id}
+
+    async def secret(self) -> dict[str, Any]:
+        values = NewSecret(name=new("secret").upper().replace(" ", "_"), value=SecretStr("hush-hush"))
+        return {"secret_id": (await secrets.create(self.house.db, self.house.app.state.vault, values)).id}
+
+    async def secret_in_use(self) -> dict[str, Any]:
+        made = await self.secret()
+        view = await secrets.get(self.house.db, made["secret_id"])
+        async with self.house.db.connection() as connection:
+            await connection.execute(
+                """
+                INSERT INTO scheduled_tasks (id, name, description, task_type, language, language_given, script,
+                    schedule_type, time_zone, max_retries, timeout_seconds, secret_names, network, paused)
+                VALUES (gen_random_uuid(), %s, '', 'script', 'python', false, 'def run(): ...', 'once', 'UTC', 3, 60,
+                        %s, true, false)
+                """,
+                [new("task"), [view.name]],
+            )
+        return made
 
     async def _decided(self, action: Action) -> dict[str, Any]:
         made = await self.request()

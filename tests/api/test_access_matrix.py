@@ -115,6 +115,13 @@ POST   /integrations/{integration_id}/test                    -     -     -     
 GET    /integrations/{integration_id}/deliveries              -     -     -     -     -     -     -     yes   yes
 POST   /integrations/{integration_id}/deliveries/{delivery_id}/redeliver  -  -  -  -    -     -     -     yes   yes
 
+GET    /secrets                                               -     -     -     -     -     -     -     yes   yes
+POST   /secrets                                               -     -     -     -     -     -     -     yes   yes
+GET    /secrets/{secret_id}                                   -     -     -     -     -     -     -     yes   yes
+PUT    /secrets/{secret_id}                                   -     -     -     -     -     -     -     yes   yes
+DELETE /secrets/{secret_id}                                   -     -     -     -     -     -     -     yes   yes
+DELETE /secrets/{secret_id} that a task reads                 -     -     -     -     -     -     -     409   409
+
 GET    /api-tokens                                            yes   yes   yes   yes   yes   yes   yes   yes   yes
 GET    /api-tokens of everybody                               -     -     -     -     -     -     yes   -     yes
 POST   /api-tokens                                            yes   yes   yes   yes   yes   yes   yes   yes   yes
@@ -187,6 +194,7 @@ SITUATIONS: Final[dict[str, Make]] = {
     "of the bot": Scene.about_the_bot,
     "of everybody": Scene.about_the_asker,
     "with permissions": Scene.powerful_group,
+    "that a task reads": Scene.secret_in_use,
 }
 BEGINNINGS: Final[dict[str, Make]] = {
     "/access-request-templates": Scene.template,
@@ -198,6 +206,7 @@ BEGINNINGS: Final[dict[str, Make]] = {
     "/applications": Scene.application,
     "/app-mappings": Scene.mapping,
     "/integrations": Scene.integration,
+    "/secrets": Scene.secret,
     "/api-tokens": Scene.about_the_asker,
 }
 QUERIES: Final = {
@@ -237,6 +246,8 @@ BODIES: Final[dict[str, Body]] = {
     "PUT /app-mappings/{mapping_id}": _mapping,
     "POST /integrations": lambda _: integration(),
     "PUT /integrations/{integration_id}": lambda _: integration(),
+    "POST /secrets": lambda _: {"name": new("secret").upper().replace(" ", "_"), "value": "hush-hush"},
+    "PUT /secrets/{secret_id}": lambda _: {"value": "hush-hush"},
     "POST /api-tokens": lambda _: {"name": "laptop"},
     "POST /api-tokens of the bot": lambda there: {"name": "laptop", "user_id": str(there["user_id"])},
 }
