@@ -151,7 +151,6 @@ async def list_deliveries(
 @router.post(
     "/{integration_id}/deliveries/{delivery_id}/redeliver",
     summary="Deliver again",
-    status_code=202,
     responses=refusals("forbidden", "not_found"),
 )
 async def redeliver(
