@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from domain.cron import checked_cron
+from domain.lists import DISTINCT, distinct
 from domain.states import Action
 from domain.text import STORABLE, LongText, Name
 
@@ -241,8 +243,11 @@ class TaskValues(BaseModel):
     interval_seconds: int | None = Field(
         default=None, ge=10, le=31_536_000, strict=True, description="For `interval`: seconds between two runs."
     )
-    cron: Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), STORABLE] | None = Field(
-        default=None, description="For `cron`: five fields, as in `0 6 * * 1-5`.", examples=["0 6 * * 1-5"]
+    cron: Annotated[str, StringConstraints(max_length=200), AfterValidator(checked_cron)] | None = Field(
+        default=None,
+        description="For `cron`: minute, hour, day of month, month, day of week, all of which have to fit; "
+        "`0 6 * * 1-5` is at six on weekdays.",
+        examples=["0 6 * * 1-5"],
     )
     time_zone: Annotated[str, StringConstraints(max_length=100), AfterValidator(_time_zone)] = Field(
         default="UTC", description="The time zone that `cron` is read in.", examples=["Europe/Berlin"]
@@ -258,9 +263,9 @@ class TaskValues(BaseModel):
     timeout_seconds: int = Field(
         default=60, ge=1, le=3600, strict=True, description="An attempt that takes longer is killed."
     )
-    secret_names: Annotated[list[SecretName], Field(max_length=50)] = Field(
-        default_factory=list, description="Secrets that the script may read.", examples=[["SLACK_WEBHOOK"]]
-    )
+    secret_names: Annotated[
+        list[SecretName], Field(max_length=50, json_schema_extra=DISTINCT), AfterValidator(distinct)
+    ] = Field(default_factory=list, description="Secrets that the script may read.", examples=[["SLACK_WEBHOOK"]])
     network: bool = Field(
         default=True, description="Whether the script reaches the network, where the isolation can take that away."
     )

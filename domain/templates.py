@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from domain.custom_fields import CustomField, refuse_ambiguous
 from domain.errors import Invalid
+from domain.lists import DISTINCT, distinct
 from domain.text import LongText, Name
 
 
@@ -30,19 +31,11 @@ class TriggerFailureMode(StrEnum):
     BLOCK = "block"
 
 
-def _distinct(values: list[UUID] | list[int]) -> list[UUID] | list[int]:
-    if len(set(values)) != len(values):
-        msg = "must not name the same value twice"
-        raise ValueError(msg)
-    return values
-
-
-_DISTINCT: Final = {"uniqueItems": True}
-Ids = Annotated[list[UUID], Field(max_length=200, json_schema_extra=_DISTINCT), AfterValidator(_distinct)]
+Ids = Annotated[list[UUID], Field(max_length=200, json_schema_extra=DISTINCT), AfterValidator(distinct)]
 Durations = Annotated[
     list[Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]],
-    Field(max_length=50, json_schema_extra=_DISTINCT),
-    AfterValidator(_distinct),
+    Field(max_length=50, json_schema_extra=DISTINCT),
+    AfterValidator(distinct),
 ]
 
 
@@ -94,7 +87,10 @@ class TemplateValues(BaseModel):
     )
     trigger_task_id: UUID | None = Field(default=None, description="Script task to fire on every status change.")
     trigger_task_failure_mode: TriggerFailureMode = Field(
-        default=TriggerFailureMode.IGNORE, description="What a failure of that task means."
+        default=TriggerFailureMode.IGNORE,
+        description="What a failure of that task means. `ignore`: nothing, and it is not repeated; `retry`: it is "
+        "repeated as the task says; `block`: before an approval it has to succeed, once, within 30 s or the task's "
+        "own `timeout_seconds`, whichever is less; for all other events as `ignore`.",
     )
 
     @field_validator("escalation_group_id")

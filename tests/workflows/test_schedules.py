@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from temporalio.client import ScheduleHandle
+from temporalio.client import Client, ScheduleHandle
 from temporalio.service import RPCError
 
 from activities import schedules
+from domain.cron import checked_cron
+from domain.tasks import ScheduleType
+from tests.domain.test_cron import TAKEN
 from tests.workflows.test_tasks import a_task
 from tests.workflows.world import World, eventually
 from workflows import names
@@ -66,3 +69,33 @@ async def test_what_a_schedule_starts_is_a_run(real_world: World) -> None:
     assert (run["cause"], run["failure_mode"]) == ("schedule", "retry")
     assert run["created_at"] <= datetime.now(UTC)
     await handle(real_world, task_id).delete()
+
+
+@pytest.mark.parametrize("expression", TAKEN)
+async def test_temporal_reads_every_cron_expression_that_is_taken(temporal_client: Client, expression: str) -> None:
+    for moment in await _next_times(temporal_client, expression):
+        assert moment.second == 0
+
+
+async def test_the_day_of_the_month_and_that_of_the_week_both_have_to_fit(temporal_client: Client) -> None:
+    times = await _next_times(temporal_client, checked_cron("0 6 13 * fri"))
+    assert times
+    assert {(moment.day, moment.weekday(), moment.hour) for moment in times} == {(13, 4, 6)}
+
+
+async def _next_times(client: Client, expression: str) -> list[datetime]:
+    plan = schedules.Plan(
+        task_id=uuid4(),
+        name="A task",
+        schedule_type=ScheduleType.CRON,
+        interval_seconds=None,
+        cron=expression,
+        time_zone="UTC",
+        paused=False,
+        version="1",
+    )
+    await schedules._put(client, plan)
+    try:
+        return await schedules.next_runs(client, plan.task_id)
+    finally:
+        await schedules._delete(client, names.schedule_id(plan.task_id))
