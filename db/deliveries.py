@@ -95,8 +95,10 @@ _ROWS: Final = f"""
      AND (i.app_id IS NULL OR i.app_id = r.app_id)
     CROSS JOIN LATERAL ({_TOLD}) told
     WHERE t.transition_key = %(key)s
+    FOR KEY SHARE OF i
     RETURNING id, not_before
 """
+"""The integrations are locked, so that one that is deleted at the same moment fails no change."""
 
 
 class DeliveryView(Identified):

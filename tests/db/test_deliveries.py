@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -122,6 +123,22 @@ class TestRows:
         for _ in range(2):
             await record.decide(request_id, Action.DENY, cast.approver, key=key)
         assert [row["event"] for row in await told.made()] == [Event.SUBMITTED, Event.DENIED]
+
+    async def test_do_not_fail_a_change_while_their_integration_is_deleted(
+        self, told: Deliveries, record: Record
+    ) -> None:
+        cast = await record.cast()
+        for _ in range(20):
+            integration = await told.integrate()
+            request_id, _ = await asyncio.gather(
+                record.submit(cast.template, cast.requester), integrations.delete(told.db, integration.id)
+            )
+            integration = await told.integrate()
+            outcome, _ = await asyncio.gather(
+                record.decide(request_id, Action.DENY, cast.approver), integrations.delete(told.db, integration.id)
+            )
+            assert outcome.refusal is None
+        assert await told.made() == []
 
     async def test_of_tasks_are_runs(self, told: Deliveries, record: Record) -> None:
         task_id = uuid4()
