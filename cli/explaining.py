@@ -9,13 +9,21 @@ from typing import NoReturn
 
 import typer
 
-from settings import Settings, SettingsError, load_settings
+from settings import ScriptWorkerSettings, Settings, SettingsError, load_script_worker_settings, load_settings
 
 
 def checked_settings() -> Settings:
     """The settings, or the end of the command with every variable that is missing or wrong."""
     try:
         return load_settings()
+    except SettingsError as error:
+        fail(f"{error}\nRun justiam settings for the meaning of each, or justiam dev for a service that needs none.")
+
+
+def checked_script_worker_settings() -> ScriptWorkerSettings:
+    """What a script worker is told, or the end of the command with every variable that is missing or wrong."""
+    try:
+        return load_script_worker_settings()
     except SettingsError as error:
         fail(f"{error}\nRun justiam settings for the meaning of each, or justiam dev for a service that needs none.")
 

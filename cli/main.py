@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from cli import identity, secret, signing_key, token
-from cli.explaining import checked_settings, fail, unreachable_explained
+from cli.explaining import checked_script_worker_settings, checked_settings, fail, unreachable_explained
 from cli.people import account, requests, templates
 from settings import SettingsError, describe_settings, unknown_variables
 
@@ -107,6 +107,20 @@ def run_worker() -> None:
 
     _speaks_to_temporal()
     asyncio.run(worker.main(settings))
+
+
+@app.command("script-worker")
+def run_script_worker() -> None:
+    """Run the scripts of tasks until SIGTERM or SIGINT. Needs neither the database nor the keys of the service.
+
+    Scripts are other people's code: give this its own machine or container, which reaches Temporal and the API
+    (JUSTIAM_SCRIPT_API_URL) and nothing else of yours.
+    """
+    settings = checked_script_worker_settings()
+    import script_worker
+
+    _speaks_to_temporal()
+    asyncio.run(script_worker.main(settings))
 
 
 @app.command()

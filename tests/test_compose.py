@@ -16,14 +16,14 @@ COMPOSE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").re
 SERVICES: Final[dict[str, dict[str, Any]]] = COMPOSE["services"]
 OURS: Final = [name for name, service in SERVICES.items() if str(service["image"]).startswith("justiam:")]
 ONE_SHOT: Final = {"migrate", "setup-temporal", "temporal-schema", "temporal-namespace"}
-WITHOUT_HEALTH_CHECK: Final = {"worker", "temporal-ui"}
+WITHOUT_HEALTH_CHECK: Final = {"script-worker", "worker", "temporal-ui"}
 SECRETS: Final = ("POSTGRES_PASSWORD", "POSTGRES_PWD", "SQL_PASSWORD", "JUSTIAM_SECRET_KEY")
 INTERPOLATED: Final = re.compile(r"(?<!\$)\$\{(\w+)(:\?|:-)?([^}]*)\}")
 
 
 def test_it_has_the_programs_of_a_production_set_up() -> None:
-    assert {"postgres", "temporal", "temporal-ui", "migrate", "setup-temporal", "api", "worker"} <= SERVICES.keys()
-    assert set(OURS) == {"migrate", "setup-temporal", "api", "worker"}
+    assert {"postgres", "temporal", "temporal-ui", "migrate", "setup-temporal", "api", "worker", "script-worker"} <= SERVICES.keys()
+    assert set(OURS) == {"migrate", "setup-temporal", "api", "worker", "script-worker"}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -55,7 +55,7 @@ def test_nothing_has_a_password_that_anybody_could_know(name: str) -> None:
     for variable, value in SERVICES[name].get("environment", {}).items():
         if variable in SECRETS:
             assert re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), f"{variable} must be required from the environment"
-        elif "://" in value:
+        elif re.search(r"://[^/]*@", value):
             assert ":?" in value
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from cli.dev.data_directory import DataDirectory
 from cli.dev.postgres import PostgresServer
 from cli.dev.program import DevStackError, Program, free_port, is_port_free
-from cli.dev.services import Api, Worker
+from cli.dev.services import Api, ScriptWorker, Worker
 from cli.dev.temporal import NAMESPACE, TemporalDevServer
 
 _DATABASE: Final = "justiam"
@@ -104,6 +104,9 @@ class DevStack:
             ui_port=ui_port,
         )
         self._worker = Worker(directory.log_file("worker"), self._temporal)
+        self._script_worker = ScriptWorker(
+            directory.log_file("scripts"), self._temporal, self._api_url, directory.path / "scripts"
+        )
         self._api = Api(directory.log_file("api"), self._api_url)
         self._port = port
         self._started: list[Program] = []
@@ -133,7 +136,7 @@ class DevStack:
             furnish.record(database_url)
         with self._step("Schedule"):
             furnish.process()
-        services = self._spawn(self._worker, self._api)
+        services = self._spawn(self._worker, self._api, self._script_worker)
         users = self._directory.users()
         if self._demo:
             with self._step("demo data"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import httpx
 
@@ -56,9 +56,11 @@ class TemporalDevServer(Program):
         """Whether the service knows its namespace, which is more than an open port says."""
         return self._ask(f"namespaces/{NAMESPACE}") is not None
 
-    def is_polled(self, task_queue: str, *, since: datetime) -> bool:
-        """Whether a worker has asked this queue for workflow tasks after `since`, an aware time."""
-        queue = self._ask(f"namespaces/{NAMESPACE}/task-queues/{task_queue}?taskQueueType=TASK_QUEUE_TYPE_WORKFLOW")
+    def is_polled(
+        self, task_queue: str, *, since: datetime, kind: Literal["WORKFLOW", "ACTIVITY"] = "WORKFLOW"
+    ) -> bool:
+        """Whether a worker has asked this queue for tasks of this kind after `since`, an aware time."""
+        queue = self._ask(f"namespaces/{NAMESPACE}/task-queues/{task_queue}?taskQueueType=TASK_QUEUE_TYPE_{kind}")
         pollers = queue.get("pollers", []) if queue else []
         return any(datetime.fromisoformat(poller["lastAccessTime"]) >= since for poller in pollers)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from db import transitions
+from db.timeline import add_to_timeline
 from domain.actors import SystemActor
 from domain.errors import AccessError, RequestNotActive, RequestNotPending
 from domain.states import Action, Status
@@ -26,7 +27,7 @@ Holding = Callable[[], AbstractAsyncContextManager[asyncio.Event]]
 @pytest.fixture
 async def holding(monkeypatch: pytest.MonkeyPatch) -> Holding:
     """The first step that is taken stops before its commit for as long as the block lasts."""
-    write = transitions.add_to_timeline
+    write = add_to_timeline
 
     @asynccontextmanager
     async def held() -> AsyncIterator[asyncio.Event]:

@@ -1,0 +1,80 @@
+"""The script worker: runs the scripts of tasks, with neither the database nor the keys of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import timedelta
+from typing import Final
+
+import httpx
+import structlog
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Worker
+
+import logs
+from activities.scripts import ScriptActivities
+from script_tasks import compiling
+from script_tasks.running import harden_this_process
+from settings import ScriptWorkerSettings
+from workflows import names
+
+_log = structlog.get_logger(__name__)
+
+_GRACE: Final = timedelta(seconds=10)
+"""A script that still runs when the worker has to stop has this long; then it is killed."""
+_RECONNECT_SECS: Final = 2.0
+
+
+async def main(settings: ScriptWorkerSettings) -> None:
+    """Work until SIGTERM or SIGINT, then finish what is in hand and take nothing new."""
+    logs.configure(settings.log_level, settings.log_format)
+    work = asyncio.create_task(_run(settings))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        _log.info("script_worker_stopped")
+
+
+async def _run(settings: ScriptWorkerSettings) -> None:
+    harden_this_process()
+    client = await _connect(settings)
+    # What is set for the machine's other programs (a proxy, say) is nothing that the API's answers should pass through.
+    async with (
+        httpx.AsyncClient(base_url=settings.script_api_url, trust_env=False) as http,
+        worker(client, http, settings),
+    ):
+        warming = asyncio.create_task(compiling.warm_up(settings.script_cache_dir.expanduser()))
+        _log.info("script_worker_started", temporal=settings.temporal_address, api=settings.script_api_url)
+        await warming
+        await asyncio.Event().wait()
+
+
+def worker(client: Client, http: httpx.AsyncClient, settings: ScriptWorkerSettings) -> Worker:
+    """The Temporal worker of the scripts' task queue."""
+    return Worker(
+        client,
+        task_queue=names.SCRIPT_TASK_QUEUE,
+        activities=ScriptActivities(http, settings.script_cache_dir.expanduser()).all,
+        max_concurrent_activities=settings.script_slots,
+        # Learns of a cancellation with its next heartbeat.
+        max_heartbeat_throttle_interval=timedelta(seconds=2),
+        default_heartbeat_throttle_interval=timedelta(seconds=2),
+        graceful_shutdown_timeout=_GRACE,
+    )
+
+
+async def _connect(settings: ScriptWorkerSettings) -> Client:
+    while True:
+        try:
+            return await Client.connect(
+                settings.temporal_address,
+                namespace=settings.temporal_namespace,
+                data_converter=pydantic_data_converter,
+            )
+        except RuntimeError as error:
+            _log.warning("temporal_unreachable", address=settings.temporal_address, error=str(error))
+            await asyncio.sleep(_RECONNECT_SECS)

@@ -1,0 +1,386 @@
+"""Scripts in processes of their own: what they get, what they cannot do, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from domain.tasks import Ending, Language, RunResult
+from script_tasks import running
+from script_tasks.running import OUTPUT_BYTES, Approver, Job, run
+from tests.deliveries.receiver import Receiver, receiving, response
+
+ROOT = Path(__file__).parents[2]
+SPECIFICATION = ROOT.parent / "shared" / "spec" / "temporary-access-requests.txt"
+CONFIG = {
+    "trigger_event": "approved",
+    "request_id": "7d2f",
+    "request_status": "approved",
+    "template_name": "Database read-only access",
+    "app_name": "Internal DB",
+    "requester_name": "Alice",
+    "requester_email": "alice@example.com",
+    "justification": "an incident",
+    "run_id": "r-1",
+}
+APPROVERS = [Approver(id="1", email="bob@example.com", name="Bob"), Approver(id="2", email="c@example.com", name="C")]
+SECRET = 'hush-hush "and" 100% hush'
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scripts")
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+async def carried_out(
+    script: str, cache: Path, *, language: Language = Language.PYTHON, seconds: float = 20, **values: Any
+) -> RunResult:
+    given: dict[str, Any] = {"config": CONFIG, "approvers": APPROVERS, "secrets": {"TOKEN": SECRET}, "network": True}
+    job = Job(run_id="r-1", language=language, script=script, timeout_seconds=seconds, **{**given, **values})
+    return await run(job, cache=cache)
+
+
+async def go(script: str, cache: Path, **values: Any) -> RunResult:
+    problem = running.unavailable(Language.GO)
+    if problem is not None:
+        assert not os.environ.get("CI"), problem
+        pytest.skip(problem)
+    return await carried_out(script, cache, language=Language.GO, seconds=20, **values)
+
+
+def of_the_specification() -> list[str]:
+    """Its Go scripts, as they stand there."""
+    if not SPECIFICATION.exists():
+        pytest.skip("the specification is not beside this repository")
+    text = SPECIFICATION.read_text()
+    return re.findall(r"(?ms)^package task\n.*?^}\n", text)
+
+
+class TestPython:
+    async def test_reads_config_approvers_and_secrets(self, cache: Path) -> None:
+        result = await carried_out(
+            """
+from justiam import config, idp, secrets
+
+def run():
+    print(config.get("request_id"), config.get("nothing") == "", config.get("nothing", "else"))
+    print([(a.id, a.email, a.name) for a in idp.get_access_request_approvers(config.get("request_id"))])
+    print(len(secrets.get("TOKEN")))
+    return "done"
+""",
+            cache,
+        )
+        assert (result.ending, result.exit_code, result.error) == (Ending.SUCCEEDED, 0, None)
+        approvers = [(approver.id, approver.email, approver.name) for approver in APPROVERS]
+        assert result.output == f"7d2f True else\n{approvers}\n{len(SECRET)}\ndone\n"
+        assert result.isolation
+
+    async def test_may_be_asynchronous(self, cache: Path) -> None:
+        assert (await carried_out("async def run():\n    return 'later'", cache)).output == "later\n"
+
+    @pytest.mark.parametrize(
+        ("script", "error"),
+        [
+            ("def run():\n    raise ValueError('broken')", "ValueError: broken"),
+            ("def run(:", "SyntaxError: invalid syntax"),
+            ("x = 1", "NameError: the script defines no function run()"),
+            ("import sys\ndef run():\n    sys.exit(3)", "It ended with exit code 3."),
+            ("import os\ndef run():\n    os.kill(os.getpid(), 9)", "It was killed (SIGKILL)"),
+            ("from justiam import secrets\ndef run():\n    secrets.get('OTHER')", "may not read the secret OTHER"),
+            ("from justiam import idp\ndef run():\n    idp.get_access_request_approvers('other')", "not about request"),
+            ("import psycopg", "No module named 'psycopg'"),
+        ],
+    )
+    async def test_a_failure_says_what_went_wrong(self, cache: Path, script: str, error: str) -> None:
+        result = await carried_out(script, cache)
+        assert result.ending is Ending.FAILED
+        assert error in (result.error or "")
+
+    async def test_a_traceback_shows_the_script_and_nothing_around_it(self, cache: Path) -> None:
+        result = await carried_out("def run():\n    secret_of_mine()", cache)
+        assert 'File "task.py", line 2, in run' in result.output
+        assert "secret_of_mine()" in result.output
+        assert result.output.count("File ") == 1
+
+
+class TestOutput:
+    async def test_is_bounded_and_says_so(self, cache: Path) -> None:
+        result = await carried_out(f"def run():\n    print('x' * {OUTPUT_BYTES * 3})", cache)
+        assert result.ending is Ending.SUCCEEDED
+        assert len(result.output.encode()) <= OUTPUT_BYTES
+        assert result.output_truncated
+        assert result.output.endswith("(truncated)")
+
+    async def test_that_never_ends_is_ended(self, cache: Path) -> None:
+        result = await carried_out("def run():\n    while True:\n        print('x' * 10_000)", cache, seconds=60)
+        assert result.ending is Ending.FAILED
+        assert "printed more than" in (result.error or "")
+
+    async def test_shows_no_secret_however_it_is_spelt(self, cache: Path) -> None:
+        result = await carried_out(
+            """
+import json, sys, urllib.parse
+from justiam import secrets
+
+def run():
+    value = secrets.get("TOKEN")
+    print(value, json.dumps(value), repr(value), urllib.parse.quote(value, safe=""))
+    sys.stdout.write(value[:7]); sys.stdout.flush()
+    sys.stdout.write(value[7:])
+    raise ValueError(value)
+""",
+            cache,
+        )
+        assert "hush" not in result.output
+        assert "hush" not in (result.error or "")
+        assert result.output.count("********") >= 5
+
+    async def test_need_not_be_text(self, cache: Path) -> None:
+        result = await carried_out("import os\ndef run():\n    os.write(1, b'\\xff\\x00ok')", cache)
+        assert result.output == "\N{REPLACEMENT CHARACTER}\x00ok"
+
+
+class TestIsolation:
+    async def test_inherits_nothing(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("JUSTIAM_SECRET_KEY", "what nobody may know")
+        result = await carried_out(
+            """
+import json, os, sys
+
+def run():
+    print(json.dumps({
+        "environment": dict(os.environ), "files": os.listdir("."), "arguments": sys.argv,
+        "descriptors": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],
+    }))
+""",
+            cache,
+        )
+        found = json.loads(result.output)
+        assert set(found["environment"]) <= {"PATH", "HOME", "TMPDIR", "LANG", "TZ", "PWD", "LC_CTYPE"}
+        assert found["files"] == []
+        assert found["descriptors"] == [0, 1, 2]
+        assert "what nobody may know" not in result.output
+
+    async def test_cannot_read_the_worker_or_its_supervisor(self, cache: Path) -> None:
+        result = await carried_out(
+            f"""
+import os
+
+def run():
+    for pid in ({os.getpid()}, os.getppid(), 1):
+        for name in ("environ", "mem", "fd"):
+            path = f"/proc/{{pid}}/{{name}}"
+            try:
+                os.listdir(path) if name == "fd" else open(path, "rb").read(10)
+            except OSError:
+                continue
+            print("read", path)
+""",
+            cache,
+        )
+        assert result.ending is Ending.SUCCEEDED
+        assert os.getuid() != 0 or result.output == ""
+
+    async def test_cannot_write_outside(self, cache: Path, tmp_path: Path) -> None:
+        mine = tmp_path / "mine"
+        mine.write_text("untouched")
+        paths = [str(mine), str(cache / "planted"), "/etc/planted", str(ROOT / "planted")]
+        result = await carried_out(
+            f"""
+def run():
+    for path in {paths!r}:
+        try:
+            open(path, "w").write("planted")
+        except OSError:
+            continue
+        print("wrote", path)
+""",
+            cache,
+        )
+        assert os.getuid() != 0 or result.output == ""
+        assert os.getuid() != 0 or mine.read_text() == "untouched"
+
+    async def test_cannot_start_processes_without_end(self, cache: Path) -> None:
+        result = await carried_out(
+            """
+import os, time
+
+def run():
+    started = 0
+    try:
+        for _ in range(500):
+            if os.fork() == 0:
+                time.sleep(60)
+                os._exit(0)
+            started += 1
+    finally:
+        print("started", started)
+""",
+            cache,
+        )
+        assert result.ending is Ending.FAILED
+        assert int(re.findall(r"started (\d+)", result.output)[0]) < 200
+
+    async def test_cannot_take_all_memory(self, cache: Path) -> None:
+        result = await carried_out("def run():\n    return len(bytearray(8 * 1024 ** 3))", cache)
+        assert result.ending is Ending.FAILED
+        assert "MemoryError" in (result.error or "")
+
+    async def test_cannot_fill_the_disk(self, cache: Path) -> None:
+        result = await carried_out(
+            "def run():\n    with open('f', 'wb') as f:\n        f.write(bytes(64 * 1024 ** 2))", cache
+        )
+        assert result.ending is Ending.FAILED
+
+    async def test_what_takes_too_long_is_killed_whatever_it_ignores(self, cache: Path) -> None:
+        result = await carried_out(
+            """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+def run():
+    print("sleeping", flush=True)
+    while True:
+        time.sleep(60)
+""",
+            cache,
+            seconds=1,
+        )
+        assert (result.ending, result.exit_code) == (Ending.TIMED_OUT, None)
+        assert result.output == "sleeping\n"
+        assert "longer than 1 seconds" in (result.error or "")
+
+    async def test_what_it_leaves_behind_is_killed_also_where_it_hides(self, cache: Path) -> None:
+        result = await carried_out(
+            """
+import subprocess
+
+def run():
+    for number in range(3):
+        subprocess.Popen(["sleep", "4321"], start_new_session=True, stdout=subprocess.DEVNULL)
+    return "left three"
+""",
+            cache,
+        )
+        assert result.output == "left three\n"
+        assert not sleeping("4321")
+
+    async def test_a_cancelled_run_leaves_nothing(self, cache: Path) -> None:
+        script = "import subprocess\ndef run():\n    subprocess.run(['sleep', '4322'])"
+        task = asyncio.create_task(carried_out(script, cache))
+        async with asyncio.timeout(20):
+            while not sleeping("4322"):
+                await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert not sleeping("4322")
+
+
+def sleeping(argument: str) -> bool:
+    return any(
+        process.info["cmdline"] == ["sleep", argument] and process.info["status"] != psutil.STATUS_ZOMBIE
+        for process in psutil.process_iter(["cmdline", "status"])
+    )
+
+
+class TestGo:
+    async def test_the_logger_of_the_specification_runs_as_it_stands(self, cache: Path) -> None:
+        logger, _ = of_the_specification()
+        result = await go(logger, cache)
+        assert result.ending is Ending.SUCCEEDED, result.output
+        assert "=== access_request.approved ===" in result.output
+        assert "  Requester:       Alice (alice@example.com)" in result.output
+
+    async def test_the_notifier_of_the_specification_runs_as_it_stands(self, cache: Path, slack: Receiver) -> None:
+        _, notifier = of_the_specification()
+        assert '"secrets"' not in notifier
+        result = await go(notifier, cache, secrets={"SLACK_WEBHOOK": slack.url})
+        assert (result.ending, result.output) == (Ending.SUCCEEDED, "notified\n"), result.output
+        (received,) = slack.received
+        assert json.loads(received.body)["text"] == (
+            "Database read-only access access requested by alice@example.com — approvers: bob@example.com, "
+            "c@example.com"
+        )
+
+    @pytest.mark.parametrize(
+        ("body", "error"),
+        [
+            ('return "", errors.New("broken")', "broken"),
+            ('panic("broken")', "panic: broken"),
+            ('return secrets.Get("OTHER"), errors.New("x")', "may not read the secret OTHER"),
+        ],
+    )
+    async def test_a_failure_says_what_went_wrong(self, cache: Path, body: str, error: str) -> None:
+        script = f"""package task
+
+import ("errors"; "secrets")
+
+var _, _ = secrets.Get, errors.New
+
+func Run() (string, error) {{ {body} }}
+"""
+        result = await go(script, cache)
+        assert result.ending is Ending.FAILED
+        assert error in (result.error or "")
+
+    async def test_what_does_not_compile_is_told_by_the_lines_of_the_script(self, cache: Path) -> None:
+        result = await go("package task\n\nfunc Run() (string, error) {\n\treturn missing, nil\n}\n", cache)
+        assert result.ending is Ending.FAILED
+        assert "task.go:4:9: undefined: missing" in result.output
+
+    async def test_two_at_once_compile_once(self, cache: Path) -> None:
+        script = 'package task\n\nfunc Run() (string, error) { return "once", nil }\n'
+        results = await asyncio.gather(go(script, cache), go(script, cache))
+        assert [result.output for result in results] == ["once\n", "once\n"]
+        assert not [path for path in (cache / "programs").iterdir() if "." in path.name]
+
+    async def test_memory_is_bounded(self, cache: Path) -> None:
+        script = """package task
+
+func Run() (string, error) {
+	b := make([]byte, 8<<30)
+	for i := range b {
+		b[i] = 1
+	}
+	return string(b[:1]), nil
+}
+"""
+        assert (await go(script, cache)).ending is Ending.FAILED
+
+
+class TestReferenceScripts:
+    @pytest.mark.parametrize("name", ["access_request_event_logger.go", "access_request_event_logger.py"])
+    async def test_the_logger_shows_every_key(self, cache: Path, name: str) -> None:
+        result = await self.carry_out(name, cache)
+        assert result.ending is Ending.SUCCEEDED, result.output
+        for key, value in CONFIG.items():
+            assert re.search(rf"(?m)^  {key} +{re.escape(value)}$", result.output), key
+
+    @pytest.mark.parametrize("name", ["slack_notifier.go", "slack_notifier.py"])
+    async def test_the_notifier_tells_slack(self, cache: Path, slack: Receiver, name: str) -> None:
+        values = {"secrets": {"SLACK_WEBHOOK": slack.url}, "config": {**CONFIG, "template_name": "<!channel> & co"}}
+        result = await self.carry_out(name, cache, **values)
+        assert result.ending is Ending.SUCCEEDED, result.output
+        text = json.loads(slack.received[0].body)["text"]
+        assert text.startswith("*&lt;!channel&gt; &amp; co*: approved, requested by alice@example.com")
+        assert "bob@example.com, c@example.com" in text
+        slack.answer = response(500)
+        assert (await self.carry_out(name, cache, **values)).ending is Ending.FAILED
+
+    async def carry_out(self, name: str, cache: Path, **values: Any) -> RunResult:
+        script = (ROOT / "scripts" / name).read_text()
+        return await (go if name.endswith(".go") else carried_out)(script, cache, **values)
