@@ -57,6 +57,7 @@ async def start_delivery(client: Client, delivery_id: UUID) -> None:
         id=names.delivery_id(delivery_id),
         task_queue=names.TASK_QUEUE,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        start_signal=names.AGAIN_SIGNAL,
         rpc_timeout=_CALL,
     )
 

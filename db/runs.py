@@ -111,7 +111,7 @@ class Redeemed:
 async def make_for_change(connection: Connection, change: Change, *, integrated: bool) -> None:
     """Queue what a change fires: its template's trigger task and the tasks of integrations.
 
-    In the transaction of the change; nothing is waited for.
+    In the transaction of the change; nothing is waited for but a task or an integration that is being deleted.
 
     Args:
         connection: in the transaction of the change, after its entry in the timeline.
@@ -129,7 +129,7 @@ async def make_for_change(connection: Connection, change: Change, *, integrated:
             INSERT INTO task_runs ({_NEW})
             SELECT %(id)s, t.id, t.name, 'trigger', %(event)s, %(request_id)s, {_TIMELINE}, NULL, %(mode)s, %(config)s,
                    'queued', 0, '', false, now()
-            FROM scheduled_tasks t WHERE t.id = %(task_id)s
+            FROM scheduled_tasks t WHERE t.id = %(task_id)s FOR KEY SHARE OF t
             """,
             {
                 "id": uuid4(),
@@ -151,6 +151,7 @@ async def make_for_change(connection: Connection, change: Change, *, integrated:
             WHERE i.enabled AND %(event)s = ANY(i.events)
               AND (i.template_id IS NULL OR i.template_id = %(template_id)s)
               AND (i.app_id IS NULL OR i.app_id = %(app_id)s)
+            FOR KEY SHARE OF i, t
             """,
             {
                 "event": change.event,

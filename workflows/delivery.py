@@ -1,5 +1,6 @@
 """A delivery of a lifecycle event, until it has arrived or is given up (design, section 3)."""
 
+import contextlib
 from datetime import timedelta
 from typing import Final
 
@@ -22,10 +23,19 @@ _RETRY: Final = RetryPolicy(
 class DeliveryWorkflow:
     """One delivery: attempts, with growing pauses."""
 
+    def __init__(self) -> None:
+        self._again = False
+
+    @workflow.signal(name=names.AGAIN_SIGNAL)
+    def again(self) -> None:
+        """Somebody wants it tried now; whether it is due, the record says."""
+        self._again = True
+
     @workflow.run
     async def run(self, start: DeliveryInput) -> None:
         """Try until nothing is left to do."""
         while True:
+            self._again = False
             following: DeliveryNext = await workflow.execute_activity(
                 names.DELIVER,
                 start,
@@ -35,4 +45,9 @@ class DeliveryWorkflow:
             )
             if following.pause_seconds is None:
                 return
-            await workflow.sleep(following.pause_seconds, summary="until the next attempt")
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self._again,
+                    timeout=following.pause_seconds,
+                    timeout_summary="until the next attempt",
+                )

@@ -20,6 +20,8 @@ DELIVERY_WORKFLOW: Final = "Delivery"
 SCHEDULED_TASK_WORKFLOW: Final = "ScheduledTask"
 EXPIRY_SCHEDULE: Final = "access-request-expiry"
 RECONCILE_SIGNAL: Final = "reconcile"
+AGAIN_SIGNAL: Final = "again"
+"""Tells a delivery that it is due, should it wait for a later attempt."""
 STATE_QUERY: Final = "state"
 
 LOAD_REQUEST: Final = "load_request"

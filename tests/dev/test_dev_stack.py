@@ -167,7 +167,7 @@ class TestRunning:
         said = start_in_vain(tmp_path / "data", option, port)
         assert said == f"Port {port} is in use: choose another with {option}, or {option} 0 for any free one\n"
 
-    @pytest.mark.parametrize("name", ["PostgreSQL", "Temporal", "worker", "API"])
+    @pytest.mark.parametrize("name", ["PostgreSQL", "Temporal", "worker", "API", "scripts"])
     def test_starts_again_what_was_killed(self, dev: Dev, name: str) -> None:
         before = dev.output.count(f"{name} is ready again")
         killed = dev.children()[name]
