@@ -25,6 +25,7 @@ from api.routes import (
     integrations,
     oauth2,
     requests,
+    scheduled_tasks,
     script_runs,
     secrets,
     templates,
@@ -101,7 +102,18 @@ def _routes() -> APIRouter:
     # Nothing under /api/v1 is reached without a known caller, whatever a route forgets.
     api = APIRouter(prefix="/api/v1", dependencies=[Depends(caller), Depends(bodies.acceptable)])
     # Routes are tried in this order, so the ones that are called most come first.
-    for routes in (requests, templates, users, groups, applications, app_mappings, integrations, api_tokens, secrets):
+    for routes in (
+        requests,
+        templates,
+        users,
+        groups,
+        applications,
+        app_mappings,
+        scheduled_tasks,
+        integrations,
+        secrets,
+        api_tokens,
+    ):
         api.include_router(routes.router)
     return api
 

@@ -68,6 +68,9 @@ DirectoryManager = Annotated[Person, requires(Permission.DIRECTORY)]
 TasksManager = Annotated[Person, requires(Permission.TASKS)]
 """A caller who holds `tasks.manage`."""
 
+TasksReader = Annotated[Person, requires(Permission.TASKS, Permission.REQUESTS)]
+"""A caller who may see tasks and their runs: whoever manages them, or the templates that fire them."""
+
 DirectoryReader = Annotated[Person, requires(Permission.DIRECTORY, Permission.REQUESTS)]
 """A caller who may see everybody: whoever manages the directory or the requests."""
 

@@ -58,6 +58,10 @@ TAGS: Final[list[dict[str, Any]]] = [
         "description": "A claim and its value for one application, given to the members of the attached groups.",
     },
     {
+        "name": "Scheduled tasks",
+        "description": "Scripts that run when a request changes, at their own times or on demand, and their runs.",
+    },
+    {
         "name": "Integrations",
         "description": "Who is told of lifecycle events, and how: webhooks, Slack, mail, tasks.",
     },

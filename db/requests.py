@@ -83,6 +83,7 @@ class TimelineView(BaseModel):
     detail: dict[str, Any]
     event: str | None = Field(description="The lifecycle event, where it is one.")
     payload: dict[str, Any] | None = Field(description="The event's payload, as integrations get it.")
+    run_ids: list[UUID] = Field(description="The runs of tasks that it made, oldest first.")
 
 
 class MessageView(BaseModel):
@@ -198,7 +199,9 @@ async def list_timeline(connection: Connection, request_id: UUID, position: Posi
     """What happened to a request, newest first."""
     rows = await connection.execute(
         """
-        SELECT id, at, kind, actor, verified, detail, event, payload FROM access_request_timeline
+        SELECT id, at, kind, actor, verified, detail, event, payload,
+               ARRAY(SELECT r.id FROM task_runs r WHERE r.timeline_id = t.id ORDER BY r.created_at, r.id) AS run_ids
+        FROM access_request_timeline t
         WHERE request_id = %s AND id < %s ORDER BY id DESC LIMIT %s
         """,
         [request_id, position.before_number, position.limit + 1],

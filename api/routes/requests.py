@@ -16,11 +16,13 @@ from api.orchestrator import Orchestrator
 from api.problems import refusals
 from api.reading import Paging, Reading
 from api.resources import AppSettings, Db, Temporal
-from db import requests, submission, transitions
+from db import requests, run_history, submission, transitions
 from db.database import Connection, Database
 from db.paging import Page
 from db.requests import MessageView, RequestView, TimelineView
+from db.run_history import RunView
 from domain import deciding
+from domain.actors import Permission
 from domain.deciding import Asked, Person, Standing
 from domain.errors import (
     AccessError,
@@ -278,6 +280,18 @@ async def list_timeline(request_id: UUID, caller: Caller, connection: Reading, p
     """What happened to a request, newest first: decisions, lifecycle events with their payload, refused attempts."""
     await _readable(connection, request_id, caller)
     return await requests.list_timeline(connection, request_id, page)
+
+
+@router.get("/{request_id}/runs", summary="List the runs of tasks", responses=refusals("forbidden", "not_found"))
+async def list_request_runs(request_id: UUID, caller: Caller, connection: Reading, page: Paging) -> Page[RunView]:
+    """The runs of tasks that the request's changes made, newest first. For whoever may read the request.
+
+    What scripts print is not made for everybody: `output` is null for callers without `tasks.manage` or
+    `access_requests.manage`.
+    """
+    await _readable(connection, request_id, caller)
+    with_output = caller.is_admin or caller.holds(Permission.TASKS)
+    return await run_history.list_of_request(connection, request_id, page, with_output=with_output)
 
 
 @router.get("/{request_id}/messages", summary="List the discussion", responses=refusals("forbidden", "not_found"))

@@ -16,17 +16,19 @@ from api.app import create_app
 from api.issuers import Issuers
 from api.orchestrator import Orchestrator
 from api.signing import KeyRing
-from db import administrators, applications, groups, templates, tokens, transitions, users
+from db import administrators, applications, groups, tasks, templates, tokens, transitions, users
 from db.administrators import OPERATOR
 from db.applications import ApplicationView, MappingView
 from db.database import Database
 from db.groups import GroupView
 from db.signing_keys import Vault
+from db.tasks import TaskView
 from db.templates import TemplateView
 from domain.actors import Permission
 from domain.directory import ApplicationValues, GroupValues, MappingValues, UserValues
 from domain.proofs import ProofKey
 from domain.states import Action
+from domain.tasks import TaskValues
 from domain.templates import TemplateValues
 from domain.transitions import Channel, Transition
 from settings import Settings
@@ -109,6 +111,11 @@ class House:
             values["app_id"] = (await self.application(f"application {uuid4()}")).id
         checked = TemplateValues.model_validate({"name": "Database read-only access", **values})
         return await templates.create(self.db, checked, longest_mins=LONGEST_MINS)
+
+    async def task(self, **values: Any) -> TaskView:
+        """A scheduled task, with a name of its own unless one is given."""
+        checked = TaskValues.model_validate({"name": f"task {uuid4()}", "script": "def run(): ...", **values})
+        return await tasks.create(self.db, checked)
 
     async def request(self, template: TemplateView, by: Somebody) -> UUID:
         """A pending request."""

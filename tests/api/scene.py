@@ -9,11 +9,12 @@ from uuid import UUID, uuid4
 
 from pydantic import SecretStr
 
-from db import integrations, secrets, tokens
+from db import integrations, runs, secrets, tokens
 from domain.actors import Permission
 from domain.integrations import IntegrationValues
 from domain.secrets import NewSecret
 from domain.states import Action
+from domain.tasks import RunCause
 from tests.api.house import House, Somebody
 
 _numbers = count(1)
@@ -147,16 +148,22 @@ class Scene:
     async def secret_in_use(self) -> dict[str, Any]:
         made = await self.secret()
         view = await secrets.get(self.house.db, made["secret_id"])
-        async with self.house.db.connection() as connection:
+        await self.house.task(name=new("task"), secret_names=[view.name])
+        return made
+
+    async def task(self) -> dict[str, Any]:
+        task = await self.house.task(name=new("task"))
+        async with self.house.db.transaction() as connection:
+            run_id = await runs.make_on_its_own(connection, task.id, RunCause.MANUAL)
+            # Over, so that nobody starts it.
             await connection.execute(
-                """
-                INSERT INTO scheduled_tasks (id, name, description, task_type, language, language_given, script,
-                    schedule_type, time_zone, max_retries, timeout_seconds, secret_names, network, paused)
-                VALUES (gen_random_uuid(), %s, '', 'script', 'python', false, 'def run(): ...', 'once', 'UTC', 3, 60,
-                        %s, true, false)
-                """,
-                [new("task"), [view.name]],
+                "UPDATE task_runs SET status = 'succeeded', dispatch_at = NULL WHERE id = %s", [run_id]
             )
+        return {"task_id": task.id, "run_id": run_id}
+
+    async def task_in_use(self) -> dict[str, Any]:
+        made = await self.task()
+        await self.template(trigger_task_id=made["task_id"])
         return made
 
     async def _decided(self, action: Action) -> dict[str, Any]:

@@ -50,6 +50,7 @@ GET    /access-requests/all                                   -     -     -     
 GET    /access-requests/{request_id}                          yes   yes   -     yes   -     yes   -     -     yes
 GET    /access-requests/{request_id} escalated                yes   yes   -     yes   yes   yes   -     -     yes
 GET    /access-requests/{request_id}/timeline                 yes   yes   -     yes   -     yes   -     -     yes
+GET    /access-requests/{request_id}/runs                     yes   yes   -     yes   -     yes   -     -     yes
 GET    /access-requests/{request_id}/messages                 yes   yes   -     yes   -     yes   -     -     yes
 POST   /access-requests/{request_id}/messages                 yes   yes   -     yes   -     yes   -     -     yes
 POST   /access-requests/{request_id}/signal-proofs            yes   yes   -     yes   -     yes   -     -     yes
@@ -104,6 +105,15 @@ PUT    /app-mappings/{mapping_id}                             -     -     -     
 DELETE /app-mappings/{mapping_id}                             -     -     -     -     -     -     yes   -     yes
 PUT    /app-mappings/{mapping_id}/groups/{group_id}           -     -     -     -     -     -     yes   -     yes
 DELETE /app-mappings/{mapping_id}/groups/{group_id}           -     -     -     -     -     -     yes   -     yes
+
+GET    /scheduled-tasks                                       -     -     -     -     -     yes   -     yes   yes
+POST   /scheduled-tasks                                       -     -     -     -     -     -     -     yes   yes
+GET    /scheduled-tasks/{task_id}                             -     -     -     -     -     yes   -     yes   yes
+PUT    /scheduled-tasks/{task_id}                             -     -     -     -     -     -     -     yes   yes
+DELETE /scheduled-tasks/{task_id}                             -     -     -     -     -     -     -     yes   yes
+DELETE /scheduled-tasks/{task_id} that a template fires       -     -     -     -     -     -     -     409   409
+GET    /scheduled-tasks/{task_id}/runs                        -     -     -     -     -     yes   -     yes   yes
+GET    /scheduled-tasks/{task_id}/runs/{run_id}               -     -     -     -     -     yes   -     yes   yes
 
 GET    /integrations                                          -     -     -     -     -     -     -     yes   yes
 POST   /integrations                                          -     -     -     -     -     -     -     yes   yes
@@ -195,6 +205,7 @@ SITUATIONS: Final[dict[str, Make]] = {
     "of everybody": Scene.about_the_asker,
     "with permissions": Scene.powerful_group,
     "that a task reads": Scene.secret_in_use,
+    "that a template fires": Scene.task_in_use,
 }
 BEGINNINGS: Final[dict[str, Make]] = {
     "/access-request-templates": Scene.template,
@@ -205,6 +216,7 @@ BEGINNINGS: Final[dict[str, Make]] = {
     "/groups": Scene.group,
     "/applications": Scene.application,
     "/app-mappings": Scene.mapping,
+    "/scheduled-tasks": Scene.task,
     "/integrations": Scene.integration,
     "/secrets": Scene.secret,
     "/api-tokens": Scene.about_the_asker,
@@ -244,6 +256,8 @@ BODIES: Final[dict[str, Body]] = {
     "PUT /applications/{app_id}": lambda _: {"name": new("application")},
     "POST /app-mappings": _mapping,
     "PUT /app-mappings/{mapping_id}": _mapping,
+    "POST /scheduled-tasks": lambda _: {"name": new("task"), "script": "def run(): ..."},
+    "PUT /scheduled-tasks/{task_id}": lambda _: {"name": new("task"), "script": "def run(): ..."},
     "POST /integrations": lambda _: integration(),
     "PUT /integrations/{integration_id}": lambda _: integration(),
     "POST /secrets": lambda _: {"name": new("secret").upper().replace(" ", "_"), "value": "hush-hush"},

@@ -108,6 +108,7 @@ class TestOpenApi:
             "create_signal_proof",
             "list_timeline",
             "list_messages",
+            "list_request_runs",
             "add_message",
         }
         linked = {name for answer in made.values() for name in answer.get("links", {})}

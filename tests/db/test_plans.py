@@ -20,7 +20,7 @@ from psycopg.errors import Diagnostic
 from psycopg.types.json import Jsonb
 
 from activities import processes
-from db import applications, attention, claims, requests, submission, templates, transitions
+from db import applications, attention, claims, requests, run_history, submission, tasks, templates, transitions
 from db.database import Connection, Database
 from db.paging import Position
 from domain.actors import Permission
@@ -53,6 +53,14 @@ _FILL = """
                                     ELSE (ARRAY['denied', 'revoked', 'expired'])[1 + n %% 3] END AS status) s
     ON CONFLICT DO NOTHING
 """
+_TASK = """
+    INSERT INTO scheduled_tasks (
+        id, name, description, task_type, language, language_given, script, schedule_type, time_zone, max_retries,
+        timeout_seconds, network, paused)
+    SELECT gen_random_uuid(), 'task ' || n, '', 'script', 'python', false, 'def run(): ...', 'once', 'UTC', 3, 60, true,
+           false
+    FROM generate_series(1, 30) AS n
+"""
 _ONE_EACH = (
     """
     INSERT INTO access_request_timeline (request_id, kind, actor, verified)
@@ -61,6 +69,15 @@ _ONE_EACH = (
     """
     INSERT INTO access_request_messages (id, request_id, author_id, body)
     SELECT gen_random_uuid(), id, requester_id, 'hello' FROM access_requests
+    """,
+    """
+    INSERT INTO task_runs (
+        id, task_id, task_name, cause, request_id, timeline_id, failure_mode, status, attempt, output, output_truncated,
+        created_at)
+    SELECT gen_random_uuid(), t.id, t.name, 'trigger', l.request_id, l.id, 'ignore', 'succeeded', 1, 'done', false,
+           now() - l.id * interval '1 minute'
+    FROM access_request_timeline l
+    JOIN (SELECT id, name, row_number() OVER (ORDER BY id) - 1 AS nth FROM scheduled_tasks) t ON t.nth = l.id %% 30
     """,
 )
 _EXPLAINING = (
@@ -72,7 +89,7 @@ _EXPLAINING = (
     "auto_explain.log_format = 'json'",
     "client_min_messages = 'log'",
 )
-_BIG = {"access_requests", "access_request_timeline", "access_request_messages"}
+_BIG = {"access_requests", "access_request_timeline", "access_request_messages", "task_runs"}
 _MOST_ROWS = 1_500
 """What a read may look at: all that is open, if need be, but never the history."""
 _LOOKED_AT = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
@@ -146,6 +163,7 @@ async def full(new_database: Databases) -> AsyncIterator[tuple[str, Cast]]:
             )
             snapshot = Jsonb({"auto_approve": False, "custom_fields": [], "mappings": []})
             await record.execute(_FILL, rows=ROWS, snapshot=snapshot)
+            await record.execute(_TASK)
             for statement in _ONE_EACH:
                 await record.execute(statement)
             for number in range(60):
@@ -199,6 +217,10 @@ QUESTIONS: dict[str, Question] = {
     "awaiting an approver, further on": lambda c, cast: requests.list_awaiting(c, _person(cast), MIDDLE),
     "awaiting an admin": lambda c, cast: requests.list_awaiting(c, _person(cast, Permission.REQUESTS), FIRST),
     "timeline": lambda c, cast: requests.list_timeline(c, uuid4(), FIRST),  # noqa: ARG005
+    "runs of a request": lambda c, cast: run_history.list_of_request(c, uuid4(), FIRST, with_output=True),  # noqa: ARG005
+    "runs of a request, further on": lambda c, cast: run_history.list_of_request(  # noqa: ARG005
+        c, uuid4(), MIDDLE, with_output=False
+    ),
     "thread": lambda c, cast: requests.list_messages(c, uuid4(), FIRST),  # noqa: ARG005
     "thread, further on": lambda c, cast: requests.list_messages(c, uuid4(), MIDDLE),  # noqa: ARG005
     "groups": lambda c, cast: claims.get_groups(c, cast.requester.id),
@@ -215,6 +237,18 @@ def assert_narrow(plan: Plan, *, most_rows: int = _MOST_ROWS) -> None:
 @pytest.mark.parametrize("question", QUESTIONS)
 async def test_a_read_uses_indexes_and_one_statement(explained: Explained, question: str) -> None:
     assert_narrow(await explained.ask(lambda connection: QUESTIONS[question](connection, explained.cast)))
+
+
+async def test_the_runs_of_a_task_and_the_timeline_with_its_runs_use_indexes(explained: Explained) -> None:
+    (task,) = await Record(explained.db).query("SELECT task_id AS id FROM task_runs LIMIT 1")
+    (request,) = await Record(explained.db).query("SELECT request_id AS id FROM task_runs LIMIT 1")
+    for position in (FIRST, MIDDLE):
+        plan = await explained.ask(
+            lambda connection, position=position: run_history.list_of_task(connection, task["id"], position)  # type: ignore[misc]
+        )
+        assert_narrow(plan, most_rows=FIRST.limit + 1)
+    plan = await explained.ask(lambda connection: requests.list_timeline(connection, request["id"], FIRST))
+    assert_narrow(plan, most_rows=10)
 
 
 @pytest.mark.parametrize("status", [None, *Status])
@@ -274,6 +308,7 @@ async def test_what_is_in_use_is_found_by_indexes(explained: Explained) -> None:
         applications.delete_application(db, cast.application.id),
         applications.delete_mapping(db, closed.mapping.id),
         applications.delete_application(db, closed.application.id),
+        tasks.delete(db, (await record.query("SELECT id FROM scheduled_tasks LIMIT 1"))[0]["id"]),
     ):
         plans = [plan for plan in await explained.do(refused(change)) if "FROM access_requests" in plan.text]
         assert plans
