@@ -209,7 +209,7 @@ async def test_keeps_everything_when_all_of_it_is_killed(tmp_path: Path) -> None
             assert not (data_dir / "dev.json").exists()
             assert not any(is_alive(child) for child in children.values())
             stopped = re.findall(r"(\w+) +stopped", second.output)
-            assert stopped == ["API", "worker", "Temporal", "PostgreSQL"]
+            assert stopped == ["scripts", "API", "worker", "Temporal", "PostgreSQL"]
 
 
 def test_stops_cleanly_while_it_starts(tmp_path: Path) -> None:
