@@ -101,6 +101,39 @@ class TestInternalHosts:
             load_settings()
 
 
+class TestEncryptionKeys:
+    FIRST, SECOND = "hush-hush-hush-hush-hush-hush-hush-1", "hush-hush-hush-hush-hush-hush-hush-2"
+
+    def test_are_none_unless_set(self) -> None:
+        assert load_settings().encryption_keys == ()
+
+    def test_are_separated_by_commas(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("JUSTIAM_ENCRYPTION_KEYS", f"{self.FIRST}, {self.SECOND},")
+        keys = [key.get_secret_value() for key in load_settings().encryption_keys]
+        assert keys == [self.FIRST, self.SECOND]
+
+    def test_are_shown_nowhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("JUSTIAM_ENCRYPTION_KEYS", f"{self.FIRST},{self.SECOND}")
+        settings = load_settings()
+        shown = CliRunner().invoke(app, ["settings"])
+        assert "JUSTIAM_ENCRYPTION_KEYS" in shown.output
+        for text in (repr(settings), settings.model_dump_json(), str(describe_settings()), shown.output):
+            assert "hush" not in text
+
+    @pytest.mark.parametrize(
+        ("keys", "problem"),
+        [(f"{FIRST},hush", "must have at least 32 characters"), (f"{FIRST},{FIRST}", "must not name a key twice")],
+        ids=["too short", "twice"],
+    )
+    def test_that_are_wrong_are_explained_without_them(
+        self, monkeypatch: pytest.MonkeyPatch, keys: str, problem: str
+    ) -> None:
+        monkeypatch.setenv("JUSTIAM_ENCRYPTION_KEYS", keys)
+        with pytest.raises(SettingsError, match=f"JUSTIAM_ENCRYPTION_KEYS {problem}") as error:
+            load_settings()
+        assert "hush" not in str(error.value)
+
+
 def test_settings_cannot_be_changed() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError, match="frozen"):

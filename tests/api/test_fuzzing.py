@@ -53,11 +53,13 @@ INSTEAD: Final = {"submit_request": "asker", "approve_request": "appr", "deny_re
 # Where what exists has to be named for anything to come of it, by the parameter or field.
 IDS: Final = {
     **{f"path.{name}": name for name in ("template_id", "request_id", "user_id", "group_id", "app_id", "mapping_id")},
-    "path.token_id": "token_id",
+    **{f"path.{name}": name for name in ("task_id", "run_id", "secret_id", "token_id")},
     "query.app_id": "app_id",
     "query.template_id": "template_id",
     "body.app_id": "app_id",
     "body.template_id": "template_id",
+    "body.trigger_task_id": "task_id",
+    "body.task_id": "task_id",
     "body.requested_duration_mins": "minutes",
     "body.owner_id": "user_id",
     "body.user_id": "user_id",
@@ -104,6 +106,8 @@ async def _things(scene: Scene) -> dict[str, list[str]]:
             await scene.template(require_justification=False, auto_approve=True),
             await scene.mapping(),
             {"token_id": (await scene.about_the_bot())["token_id"]},
+            await scene.task(),
+            await scene.secret(),
         ):
             for name, value in made.items():
                 if name.endswith("_id"):
