@@ -18,8 +18,9 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import processes
+from activities import dispatching, processes, schedules
 from activities.processes import Head
+from db.database import Database
 from domain.deciding import Person
 from domain.errors import ERRORS_BY_CODE, OrchestratorUnavailable, refusal
 from domain.proofs import ProofKey
@@ -155,6 +156,34 @@ class Orchestrator:
                 _log.warning("reconcile_not_sent", request_id=str(request_id), error=str(error))
 
         await asyncio.gather(*map(nudge, request_ids))
+
+    async def start_run(self, run_id: UUID) -> None:
+        """Start the workflow of a run; what fails here, a worker does within a minute."""
+        try:
+            await dispatching.start_run(self._connected, run_id, rpc_timeout=_START)
+        except (RPCError, RuntimeError) as error:
+            _log.warning("run_not_started", run_id=str(run_id), error=str(error))
+
+    async def keep_schedule(self, db: Database, task_id: UUID) -> None:
+        """Give a task the Schedule that the record says it has; what fails here, a worker does within a minute."""
+        try:
+            async with db.connection() as connection:
+                await schedules.bring_up_to_date(connection, self._connected, task_id)
+        except (RPCError, RuntimeError) as error:
+            _log.warning("schedule_not_kept", task_id=str(task_id), error=str(error))
+
+    async def next_runs(self, task_id: UUID) -> list[datetime]:
+        """When a task runs next by itself, the soonest first.
+
+        Raises:
+            OrchestratorUnavailable: Temporal does not say.
+        """
+        try:
+            return await schedules.next_runs(self._connected, task_id)
+        except (RPCError, RuntimeError) as error:
+            raise OrchestratorUnavailable(
+                "Temporal, which keeps the times, does not answer. Try again in a moment."
+            ) from error
 
     @property
     def _connected(self) -> Client:

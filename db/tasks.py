@@ -95,6 +95,22 @@ async def replace(db: Database, task_id: UUID, values: TaskValues) -> TaskView:
             return _view(task)
 
 
+async def set_paused(db: Database, task_id: UUID, *, paused: bool) -> TaskView:
+    """Pass a task's own times over, or no longer; a task without any just keeps it in mind.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    async with db.session() as session:
+        query = select(ScheduledTask).where(ScheduledTask.id == task_id).with_for_update(key_share=True)
+        task = (await session.exec(query)).one_or_none()
+        if task is None:
+            raise _unknown()
+        task.paused = paused
+        await session.flush()
+        return _view(task)
+
+
 async def delete(db: Database, task_id: UUID) -> None:
     """Delete a scheduled task that nothing fires; its runs stay, with its name.
 

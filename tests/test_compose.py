@@ -22,7 +22,16 @@ INTERPOLATED: Final = re.compile(r"(?<!\$)\$\{(\w+)(:\?|:-)?([^}]*)\}")
 
 
 def test_it_has_the_programs_of_a_production_set_up() -> None:
-    assert {"postgres", "temporal", "temporal-ui", "migrate", "setup-temporal", "api", "worker", "script-worker"} <= SERVICES.keys()
+    assert {
+        "postgres",
+        "temporal",
+        "temporal-ui",
+        "migrate",
+        "setup-temporal",
+        "api",
+        "worker",
+        "script-worker",
+    } <= SERVICES.keys()
     assert set(OURS) == {"migrate", "setup-temporal", "api", "worker", "script-worker"}
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, Field
 
 from api.authentication import TasksManager, TasksReader
+from api.orchestrator import Orchestrator
 from api.problems import refusals
 from api.reading import Paging, Reading
-from api.resources import Db
-from db import run_history, tasks
+from api.resources import Db, Temporal
+from db import run_history, runs, tasks
+from db.database import Database
 from db.paging import Page
 from db.run_history import RunView
 from db.tasks import TaskView
-from domain.tasks import TaskValues
+from domain.deciding import Person
+from domain.tasks import RunCause, TaskValues
 
 _log = structlog.get_logger(__name__)
 
@@ -24,6 +29,12 @@ router = APIRouter(prefix="/scheduled-tasks", tags=["Scheduled tasks"])
 
 TaskId = Annotated[UUID, Path(description="Id of the scheduled task.")]
 RunId = Annotated[UUID, Path(description="Id of the run.")]
+
+
+class NextRuns(BaseModel):
+    """When a task runs next by itself. Times are UTC."""
+
+    items: list[datetime] = Field(description="The soonest first; empty where it has no times, or is paused.")
 
 
 @router.get("", summary="List scheduled tasks", responses=refusals("forbidden"))
@@ -39,25 +50,31 @@ async def get_task(database: Db, _: TasksReader, task_id: TaskId) -> TaskView:
 
 
 @router.post("", summary="Create a scheduled task", status_code=201, responses=refusals("forbidden", "in_use"))
-async def create_task(database: Db, caller: TasksManager, values: TaskValues, response: Response) -> TaskView:
+async def create_task(
+    database: Db, temporal: Temporal, caller: TasksManager, values: TaskValues, response: Response
+) -> TaskView:
     """Needs `tasks.manage`. The secrets that it names have to exist.
 
     A template fires it as its `trigger_task_id`, an integration as its `task_id`; with `interval` or `cron` it runs by
     itself as well.
     """
     view = await tasks.create(database, values)
+    await temporal.keep_schedule(database, view.id)
     response.headers["Location"] = f"/api/v1/scheduled-tasks/{view.id}"
     _log.info("task_created", task_id=str(view.id), name=view.name, by=str(caller.id))
     return view
 
 
 @router.put("/{task_id}", summary="Update a scheduled task", responses=refusals("forbidden", "not_found", "in_use"))
-async def update_task(database: Db, caller: TasksManager, task_id: TaskId, values: TaskValues) -> TaskView:
+async def update_task(
+    database: Db, temporal: Temporal, caller: TasksManager, task_id: TaskId, values: TaskValues
+) -> TaskView:
     """Needs `tasks.manage`. Replaces all values; whether it is paused stays.
 
     Attempts that start from then on run the new script, those of earlier runs included.
     """
     view = await tasks.replace(database, task_id, values)
+    await temporal.keep_schedule(database, view.id)
     _log.info("task_changed", task_id=str(view.id), name=view.name, by=str(caller.id))
     return view
 
@@ -68,13 +85,53 @@ async def update_task(database: Db, caller: TasksManager, task_id: TaskId, value
     status_code=204,
     responses=refusals("forbidden", "not_found", "in_use"),
 )
-async def delete_task(database: Db, caller: TasksManager, task_id: TaskId) -> None:
+async def delete_task(database: Db, temporal: Temporal, caller: TasksManager, task_id: TaskId) -> None:
     """Needs `tasks.manage`. Its runs stay with the requests that made them.
 
     Refused while a template or an integration fires it, or the approval of a pending request waits for it.
     """
     await tasks.delete(database, task_id)
+    await temporal.keep_schedule(database, task_id)
     _log.info("task_deleted", task_id=str(task_id), by=str(caller.id))
+
+
+@router.post("/{task_id}/run", summary="Run a task now", status_code=201, responses=refusals("forbidden", "not_found"))
+async def run_task(
+    temporal: Temporal, caller: TasksManager, connection: Reading, task_id: TaskId, response: Response
+) -> RunView:
+    """Needs `tasks.manage`. Makes a run and answers it as queued; look at it again for what came of it.
+
+    A run on demand is about no request: `config.get` knows its `run_id` alone.
+    """
+    run_id = await runs.make_on_its_own(connection, task_id, RunCause.MANUAL, started_by=caller.email)
+    view = await run_history.get(connection, task_id, run_id)
+    await temporal.start_run(run_id)
+    response.headers["Location"] = f"/api/v1/scheduled-tasks/{task_id}/runs/{run_id}"
+    _log.info("task_run", task_id=str(task_id), run_id=str(run_id), by=str(caller.id))
+    return view
+
+
+@router.post("/{task_id}/pause", summary="Pause a task", responses=refusals("forbidden", "not_found"))
+async def pause_task(database: Db, temporal: Temporal, caller: TasksManager, task_id: TaskId) -> TaskView:
+    """Needs `tasks.manage`. Its own times are passed over; it still runs when triggered or on demand."""
+    return await _set_paused(database, temporal, caller, task_id, paused=True)
+
+
+@router.post("/{task_id}/resume", summary="Resume a task", responses=refusals("forbidden", "not_found"))
+async def resume_task(database: Db, temporal: Temporal, caller: TasksManager, task_id: TaskId) -> TaskView:
+    """Needs `tasks.manage`. It runs at its own times again; those that were passed over are not made up for."""
+    return await _set_paused(database, temporal, caller, task_id, paused=False)
+
+
+@router.get(
+    "/{task_id}/next-runs",
+    summary="List the next times of a task",
+    responses=refusals("forbidden", "not_found", "orchestrator_unavailable"),
+)
+async def list_next_runs(database: Db, temporal: Temporal, _: TasksReader, task_id: TaskId) -> NextRuns:
+    """Needs `tasks.manage` or `access_requests.manage`. When it runs by itself, the soonest first."""
+    await tasks.get(database, task_id)
+    return NextRuns(items=await temporal.next_runs(task_id))
 
 
 @router.get("/{task_id}/runs", summary="List the runs of a task", responses=refusals("forbidden", "not_found"))
@@ -87,3 +144,12 @@ async def list_task_runs(_: TasksReader, connection: Reading, task_id: TaskId, p
 async def get_task_run(_: TasksReader, connection: Reading, task_id: TaskId, run_id: RunId) -> RunView:
     """Needs `tasks.manage` or `access_requests.manage`. One run with its whole output, at most 64 KiB."""
     return await run_history.get(connection, task_id, run_id)
+
+
+async def _set_paused(
+    database: Database, temporal: Orchestrator, caller: Person, task_id: UUID, *, paused: bool
+) -> TaskView:
+    view = await tasks.set_paused(database, task_id, paused=paused)
+    await temporal.keep_schedule(database, task_id)
+    _log.info("task_paused" if paused else "task_resumed", task_id=str(task_id), by=str(caller.id))
+    return view

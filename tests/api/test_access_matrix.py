@@ -112,6 +112,10 @@ GET    /scheduled-tasks/{task_id}                             -     -     -     
 PUT    /scheduled-tasks/{task_id}                             -     -     -     -     -     -     -     yes   yes
 DELETE /scheduled-tasks/{task_id}                             -     -     -     -     -     -     -     yes   yes
 DELETE /scheduled-tasks/{task_id} that a template fires       -     -     -     -     -     -     -     409   409
+POST   /scheduled-tasks/{task_id}/run                         -     -     -     -     -     -     -     yes   yes
+POST   /scheduled-tasks/{task_id}/pause                       -     -     -     -     -     -     -     yes   yes
+POST   /scheduled-tasks/{task_id}/resume                      -     -     -     -     -     -     -     yes   yes
+GET    /scheduled-tasks/{task_id}/next-runs                   -     -     -     -     -     yes   -     yes   yes
 GET    /scheduled-tasks/{task_id}/runs                        -     -     -     -     -     yes   -     yes   yes
 GET    /scheduled-tasks/{task_id}/runs/{run_id}               -     -     -     -     -     yes   -     yes   yes
 

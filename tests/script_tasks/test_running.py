@@ -13,10 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from domain.tasks import Ending, Language, RunResult
+from domain.tasks import Ending, Language, RunResult, infer_language
 from script_tasks import running
 from script_tasks.running import OUTPUT_BYTES, Approver, Job, run
 from tests.deliveries.receiver import Receiver, receiving, response
+from tests.documented import blocks
 
 ROOT = Path(__file__).parents[2]
 SPECIFICATION = ROOT.parent / "shared" / "spec" / "temporary-access-requests.txt"
@@ -384,3 +385,16 @@ class TestReferenceScripts:
     async def carry_out(self, name: str, cache: Path, **values: Any) -> RunResult:
         script = (ROOT / "scripts" / name).read_text()
         return await (go if name.endswith(".go") else carried_out)(script, cache, **values)
+
+
+class TestDocumentation:
+    @pytest.mark.parametrize("language", [Language.PYTHON, Language.GO])
+    async def test_its_examples_run(self, cache: Path, language: Language) -> None:
+        (script,) = blocks(ROOT / "docs" / "tasks.md", language.value)
+        assert infer_language(script) is language
+        result = await (go if language is Language.GO else carried_out)(
+            script, cache, secrets={"EXAMPLE_TOKEN": SECRET}
+        )
+        assert result.ending is Ending.SUCCEEDED, result.output
+        assert "bob@example.com" in result.output
+        assert result.output.endswith(f"the token has {len(SECRET)} characters\n")
