@@ -13,14 +13,18 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
+from unittest.mock import patch
+from uuid import UUID, uuid4
 
 from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
 
+from db.tables import ScheduledTask
 from domain.actors import workflow_id
 from domain.states import Action, Status
+from tests.record import Cast
 from tests.servers import CONTINUE_AS_NEW_AFTER
 from tests.workflows.world import World, eventually
+from workflows import script_orders
 
 DIRECTORY: Final = Path(__file__).parent.parent / "histories"
 Story = Callable[[World], Awaitable[tuple[UUID, str | None]]]
@@ -182,6 +186,41 @@ async def started_on_a_closed_request(world: World) -> tuple[UUID, str | None]:
     return request_id, None
 
 
+async def _blocked(world: World) -> tuple[Cast, UUID]:
+    task = ScheduledTask(name=f"task {uuid4()}", language="python", script="def run(): ...")
+    async with world.db.session() as session:
+        session.add(task)
+    cast = await world.record.cast(trigger_task_id=task.id, trigger_task_failure_mode="block")
+    return cast, await world.request(cast)
+
+
+async def denied_after_its_task_failed(world: World) -> tuple[UUID, str | None]:
+    cast, request_id = await _blocked(world)
+    with patch.object(script_orders, "BLOCK_SECS", 1):
+        await asyncio.gather(world.decide(request_id, Action.APPROVE, cast.approver), return_exceptions=True)
+    await world.decide(request_id, Action.DENY, cast.approver)
+    await world.ends(request_id)
+    return request_id, None
+
+
+async def cancelled_while_its_task_runs(world: World) -> tuple[UUID, str | None]:
+    cast, request_id = await _blocked(world)
+    approving = asyncio.create_task(world.decide(request_id, Action.APPROVE, cast.approver))
+
+    async def begun() -> bool:
+        return bool(
+            await world.record.query(
+                "SELECT FROM task_runs WHERE failure_mode = 'block' AND request_id = %s", request_id
+            )
+        )
+
+    await eventually(begun)
+    await world.decide(request_id, Action.REVOKE, cast.requester)
+    await asyncio.gather(approving, return_exceptions=True)
+    await world.ends(request_id)
+    return request_id, None
+
+
 async def continued_as_new(world: World) -> tuple[UUID, str | None]:
     cast = await world.record.cast()
     request_id = await world.request(cast)
@@ -220,6 +259,8 @@ STORIES: Final[list[Story]] = [
     approvers_lost,
     overtaken_by_the_record,
     started_on_a_closed_request,
+    denied_after_its_task_failed,
+    cancelled_while_its_task_runs,
     continued_as_new,
     still_running,
 ]
