@@ -186,6 +186,20 @@ class TestAttempts:
         if order is not None:
             assert (order.run_id, row["attempt"]) == (run_id, 2)
 
+    @pytest.mark.parametrize(
+        ("mode", "becomes"), [("retry", RunStatus.QUEUED), ("ignore", RunStatus.LOST), ("block", RunStatus.FAILED)]
+    )
+    async def test_an_attempt_whose_script_worker_died_is_repeated_lost_or_failed(
+        self, db: Database, record: Record, mode: str, becomes: RunStatus
+    ) -> None:
+        run_id = await self.a_run(db, record, mode=mode)
+        await runs.begin(db, attempt(run_id))
+        following = await runs.finish(db, report(run_id, None, lost=True, error="The script worker died."))
+        assert following.status is becomes
+        assert (following.pause_seconds is not None) == (becomes is RunStatus.QUEUED)
+        row = await self.status(record, run_id)
+        assert (row["status"], row["error"]) == (becomes, "The script worker died.")
+
     async def test_an_attempt_that_lost_the_run_writes_nothing(self, db: Database, record: Record) -> None:
         run_id = await self.a_run(db, record)
         await runs.begin(db, attempt(run_id, "slow"))
