@@ -119,7 +119,11 @@ async def make_for_change(connection: Connection, change: Change, *, integrated:
         integrated: whether any integration is enabled.
     """
     # A block trigger has run before the approval that it blocks; for other events it is as `ignore`.
-    ran = change.trigger_mode is TriggerFailureMode.BLOCK and change.trigger_event == "approved"
+    ran = (
+        change.trigger_task_id is not None
+        and change.trigger_mode is TriggerFailureMode.BLOCK
+        and change.trigger_event == "approved"
+    )
     if change.trigger_task_id is not None and change.trigger_event is not None and not ran:
         mode = (
             TriggerFailureMode.RETRY if change.trigger_mode is TriggerFailureMode.RETRY else TriggerFailureMode.IGNORE
@@ -140,6 +144,14 @@ async def make_for_change(connection: Connection, change: Change, *, integrated:
                 "mode": mode.value,
                 "config": Jsonb(change.trigger_config()),
             },
+        )
+    if ran:
+        await connection.execute(
+            f"""
+            UPDATE task_runs SET timeline_id = {_TIMELINE}
+            WHERE request_id = %(request_id)s AND failure_mode = 'block' AND status = 'succeeded' AND timeline_id IS NULL
+            """,
+            {"request_id": change.request_id, "key": change.key},
         )
     if integrated:
         await connection.execute(
@@ -315,6 +327,13 @@ async def finish(db: Database, report: Report) -> RunNext:
             },
         )
     return RunNext(status=status, pause_seconds=pause)
+
+
+async def link(connection: Connection, run_id: UUID, key: str) -> None:
+    """Have the entry of the timeline with this `transition_key` name a run."""
+    await connection.execute(
+        f"UPDATE task_runs SET timeline_id = {_TIMELINE} WHERE id = %(run_id)s", {"key": key, "run_id": run_id}
+    )
 
 
 async def redeem(db: Database, ticket: str) -> Redeemed:

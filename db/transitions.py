@@ -137,7 +137,8 @@ async def end_block(db: Database, report: Report, request_id: UUID) -> RunNext:
     following = await runs.finish(db, report)
     if following.status in {RunStatus.FAILED, RunStatus.TIMED_OUT}:
         error = report.result.error if report.result else report.error
-        async with db.connection() as connection:
+        key = f"{request_id}:run:{report.run_id}"
+        async with db.transaction() as connection:
             await add_to_timeline(
                 connection,
                 request_id,
@@ -145,8 +146,9 @@ async def end_block(db: Database, report: Report, request_id: UUID) -> RunNext:
                 kind="trigger_failed",
                 actor=SystemActor.TRIGGER,
                 detail={"run_id": str(report.run_id), "event": "approved", "reason": made_storable(error or "")},
-                key=f"{request_id}:run:{report.run_id}",
+                key=key,
             )
+            await runs.link(connection, report.run_id, key)
     return following
 
 

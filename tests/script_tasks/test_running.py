@@ -354,6 +354,11 @@ func Run() (string, error) {{ {body} }}
         assert [result.output for result in results] == ["once\n", "once\n"]
         assert not [path for path in (cache / "programs").iterdir() if "." in path.name]
 
+    async def test_the_cache_may_be_named_from_here(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(cache.parent)
+        script = 'package task\n\nfunc Run() (string, error) { return "from here", nil }\n'
+        assert (await go(script, Path(cache.name))).output == "from here\n"
+
     async def test_memory_is_bounded(self, cache: Path) -> None:
         script = """package task
 

@@ -135,6 +135,7 @@ class TestBlock:
         # The block was the run of this event: it is not fired once more by the approval.
         assert [(row["event"], row["failure_mode"]) for row in rows] == [("created", "ignore"), ("approved", "block")]
         assert (rows[1]["status"], rows[1]["output"]) == ("succeeded", "pending\n")
+        assert await self.entry_of(house, rows[1]) == "approved"
 
     async def test_a_failure_leaves_the_request_pending_until_the_task_succeeds(self, house: World) -> None:
         cast, request_id = await fired(house, "def run():\n    raise ValueError('not today')", mode="block")
@@ -146,6 +147,17 @@ class TestBlock:
         )
         assert (await house.decide(request_id, Action.APPROVE, cast.approver)).status is Status.APPROVED
         assert await house.record.kinds(request_id) == ["submitted", "trigger_failed", "approved"]
+        (run,) = await house.record.query(
+            "SELECT * FROM task_runs WHERE request_id = %s AND failure_mode = 'block' AND status = 'failed'", request_id
+        )
+        assert await self.entry_of(house, run) == "trigger_failed"
+
+    async def entry_of(self, house: World, run: dict[str, Any]) -> str:
+        """What the timeline links the run to."""
+        (entry,) = await house.record.query(
+            "SELECT kind FROM access_request_timeline WHERE id = %s", run["timeline_id"]
+        )
+        return str(entry["kind"])
 
     async def test_who_cancels_meanwhile_stops_the_script(self, house: World) -> None:
         script = "import time\ndef run():\n    time.sleep(25)\n    return 'too late'"
