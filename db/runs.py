@@ -119,11 +119,8 @@ async def make_for_change(connection: Connection, change: Change, *, integrated:
         integrated: whether any integration is enabled.
     """
     # A block trigger has run before the approval that it blocks; for other events it is as `ignore`.
-    ran = (
-        change.trigger_task_id is not None
-        and change.trigger_mode is TriggerFailureMode.BLOCK
-        and change.trigger_event == "approved"
-    )
+    blocks = change.trigger_task_id is not None and change.trigger_mode is TriggerFailureMode.BLOCK
+    ran = blocks and change.trigger_event == "approved"
     if change.trigger_task_id is not None and change.trigger_event is not None and not ran:
         mode = (
             TriggerFailureMode.RETRY if change.trigger_mode is TriggerFailureMode.RETRY else TriggerFailureMode.IGNORE
@@ -149,7 +146,8 @@ async def make_for_change(connection: Connection, change: Change, *, integrated:
         await connection.execute(
             f"""
             UPDATE task_runs SET timeline_id = {_TIMELINE}
-            WHERE request_id = %(request_id)s AND failure_mode = 'block' AND status = 'succeeded' AND timeline_id IS NULL
+            WHERE request_id = %(request_id)s AND timeline_id IS NULL
+              AND failure_mode = 'block' AND status = 'succeeded'
             """,
             {"request_id": change.request_id, "key": change.key},
         )

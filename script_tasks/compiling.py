@@ -60,7 +60,7 @@ async def compiled(script: str, cache: Path) -> Path | str:
         script: `package task` with `func Run() (string, error)`.
         cache: where programs are kept by the hash of what they were made from.
     """
-    cache = cache.resolve()
+    cache = Path(os.path.abspath(cache))  # noqa: PTH100 - without a look at the disk
     key = _key(script)
     program = cache / "programs" / key
     async with _LOCKS.setdefault(key, asyncio.Lock()):
