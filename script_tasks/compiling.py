@@ -60,17 +60,15 @@ async def compiled(script: str, cache: Path) -> Path | str:
         script: `package task` with `func Run() (string, error)`.
         cache: where programs are kept by the hash of what they were made from.
     """
-    cache = Path(os.path.abspath(cache))  # noqa: PTH100 - without a look at the disk
-    key = _key(script)
-    program = cache / "programs" / key
-    async with _LOCKS.setdefault(key, asyncio.Lock()):
+    program = _program(script, cache)
+    async with _LOCKS.setdefault(program.name, asyncio.Lock()):
         if program.is_file():
             return program
         program.parent.mkdir(parents=True, exist_ok=True)
-        said = await _build(script, program, cache)
+        said = await _build(script, program)
         forgotten = sorted(set(_UNDEFINED.findall(said or "")))
         if forgotten:
-            said = await _build(_importing(script, forgotten), program, cache)
+            said = await _build(_importing(script, forgotten), program)
         return program if said is None else said
 
 
@@ -86,14 +84,17 @@ def _importing(script: str, packages: list[str]) -> str:
     return re.sub(r"(?m)^(\s*package\s+\w+)", lambda match: match[1] + imports, script, count=1)
 
 
-def _key(script: str) -> str:
+def _program(script: str, cache: Path) -> Path:
+    """Where the program of a script is, or will be."""
     digest = hashlib.sha256()
     for part in [script, str(toolchain()), *(path.read_text() for path in sorted(_RUNTIME.rglob("*.txt")))]:
         digest.update(part.encode(errors="replace") + b"\x00")
-    return digest.hexdigest()
+    # The compiler takes no path that depends on where somebody stands.
+    return cache.absolute() / "programs" / digest.hexdigest()
 
 
-async def _build(source: str, program: Path, cache: Path) -> str | None:
+async def _build(source: str, program: Path) -> str | None:
+    cache = program.parent.parent
     go = toolchain()
     if go is None:
         return "Go is not installed."
