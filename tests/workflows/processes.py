@@ -86,7 +86,9 @@ class Site:
     async def world(self, db: Database) -> World:
         """The stores as the tests see them; the worker is the process."""
         client = await Client.connect(self.temporal.address, data_converter=pydantic_data_converter)
-        settings = Settings.model_validate({"database_url": self._database_url, "secret_key": SECRET})
+        settings = Settings.model_validate(
+            {"database_url": self._database_url, "secret_key": SECRET, "temporal_address": self.temporal.address}
+        )
         return World(db, client, settings, None)
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from temporalio.service import RPCError
 
+import worker
 from db.database import Database
 from domain.states import Action, Status
 from tests.workflows.processes import Site, open_site
@@ -145,3 +146,84 @@ async def test_killed_between_commit_and_report_the_grant_still_ends_on_time(sit
     assert await world.record.kinds(request_id) == ["submitted", "approved", "expired"]
     assert await world.record.temporary_groups(request_id) == []
     await world.ends(request_id)
+
+
+async def a_day_passes(world: World) -> None:
+    """As far as the record is concerned."""
+    await world.record.execute(
+        """
+        UPDATE access_requests SET created_at = created_at - day, escalates_at = escalates_at - day,
+            escalated_at = escalated_at - day, decided_at = decided_at - day, expires_at = expires_at - day,
+            attention_at = attention_at - day
+        FROM (SELECT interval '1 day' AS day) passed
+        """
+    )
+    await world.record.execute("UPDATE groups SET expires_at = expires_at - interval '1 day' WHERE system")
+
+
+async def all_is_in_order(world: World) -> bool:
+    report = await worker.audit(world.settings)
+    return report.holds
+
+
+async def test_a_day_without_temporal_loses_nothing_that_was_asked_for_meanwhile(site: Site, db: Database) -> None:
+    world = await site.world(db)
+    cast = await world.record.cast(escalation_after_mins=30)
+    granted = await world.submit(cast)
+    await all_attended(world, granted)
+    await world.decide(granted, Action.APPROVE, cast.approver)
+
+    site.kill(site.temporal)
+    automatic = await world.record.cast(auto_approve=True)
+    plain = await world.record.cast()
+    asked = [await world.submit(cast, by=cast.admin), await world.submit(plain), await world.submit(automatic)]
+    await a_day_passes(world)
+    await site.start_temporal()
+
+    world = await site.world(db)
+    escalating, pending, approved = asked
+    for request_id in asked:
+        await eventually(lambda request_id=request_id: runs(world, request_id), within_secs=LONG_SECS)  # type: ignore[misc]
+    await eventually(lambda: has_status(world, granted, Status.EXPIRED), within_secs=LONG_SECS)
+    await eventually(lambda: has_status(world, approved, Status.APPROVED), within_secs=LONG_SECS)
+    row = await world.record.row(granted)
+    assert row["ended_at"] == row["expires_at"], (
+        "it ended when its time was up, not when somebody came to write it down"
+    )
+    assert (await world.decide(pending, Action.APPROVE, plain.approver)).status is Status.APPROVED
+    assert (await world.decide(escalating, Action.DENY, cast.manager)).status is Status.DENIED
+    assert await world.record.kinds(escalating) == ["submitted", "escalated", "denied"]
+    await eventually(lambda: all_is_in_order(world), within_secs=LONG_SECS)
+
+
+async def test_one_sweep_is_enough_for_a_temporal_that_lost_everything(site: Site, db: Database) -> None:
+    world = await site.world(db)
+    cast = await world.record.cast(escalation_after_mins=30)
+    pending, escalated, granted, overdue, denied = [
+        await world.submit(cast, by=by)
+        for by in (cast.requester, cast.manager, cast.admin, cast.second_approver, cast.approver)
+    ]
+    await world.record.take(escalated, Action.ESCALATE, "system:escalation", key="escalate")
+    for request_id in (granted, overdue):
+        await world.record.decide(request_id, Action.APPROVE, cast.approver)
+    await world.record.decide(denied, Action.DENY, cast.second_approver)
+    await ends_in(world, overdue, -120)
+    await world.record.execute(
+        "UPDATE access_requests SET created_at = created_at - interval '1 min', attention_at = NULL"
+    )
+
+    # Nobody who would repair anything by the way.
+    site.kill(site.worker, site.temporal)
+    site.wipe_temporal()
+    await site.start_temporal()
+    await worker.setup_temporal(world.settings)
+    report = await worker.sweep(world.settings)
+    assert (report.started, report.expired, report.failed) == (3, 1, 0)
+    assert (await world.record.row(overdue))["status"] == Status.EXPIRED
+    await site.start_worker()
+    world = await site.world(db)
+    assert (await world.decide(pending, Action.APPROVE, cast.approver)).status is Status.APPROVED
+    assert (await world.decide(escalated, Action.DENY, cast.approver)).status is Status.DENIED
+    assert (await world.decide(granted, Action.REVOKE, cast.admin)).status is Status.REVOKED
+    assert await world.record.kinds(overdue) == ["submitted", "approved", "expired"]
+    await eventually(lambda: all_is_in_order(world), within_secs=LONG_SECS)
