@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 from temporalio.client import Client
@@ -94,7 +95,7 @@ async def main() -> None:
         await _warm_up(bench)
         await _single_client(bench, options.count)
         await _many_clients(bench, options.lifecycles)
-        await _reads(bench, options.reads)
+        await _exchanges(bench, options.reads, await _reads(bench, options.reads))
         await _history(bench)
         for count in options.expiries:
             await _expiry_lag(bench, count)
@@ -212,6 +213,14 @@ async def _lifecycle(bench: Bench, http: Connection, token: str, timings: dict[s
     return str(answer.json()["workflow_id"])
 
 
+async def _denied(bench: Bench, http: Connection, token: str) -> None:
+    """Submit and deny: one decision, as the floor has one update."""
+    sent = {"template_id": str(bench.template_id), "requested_duration_mins": 480, "justification": "An incident."}
+    answer = await http.call("POST", "/api/v1/access-requests", token, sent)
+    path = f"/api/v1/access-requests/{answer.json()['id']}"
+    (await http.call("POST", f"{path}/deny", bench.approver)).json()
+
+
 def _timings() -> dict[str, Timings]:
     return {"submit": Timings(), "approve": Timings(), "revoke": Timings()}
 
@@ -269,16 +278,22 @@ async def _many_clients(bench: Bench, count: int) -> None:
         async def one(client: int, _: int) -> None:
             await _lifecycle(bench, connections[client], bench.requesters[client][1], timings)
 
+        async def deny(client: int, _: int) -> None:
+            await _denied(bench, connections[client], bench.requesters[client][1])
+
         ours = await in_parallel(MANY, count, one)
+        denied = await in_parallel(MANY, count, deny)
     bench.note(
         Result(f"bare lifecycles, {MANY} clients", floor, "/s"),
         Result(f"full lifecycles, {MANY} clients", ours, "/s", floor, "≥ 0.6"),
+        Result(f"submit and deny, {MANY} clients", denied, "/s", floor),
         Result(f"submit, {MANY} clients, p95", timings["submit"].quantile(0.95), "ms"),
         Result(f"approve, {MANY} clients, p95", timings["approve"].quantile(0.95), "ms"),
     )
 
 
-async def _reads(bench: Bench, count: int) -> None:
+async def _reads(bench: Bench, count: int) -> float:
+    """How often a second each list is read; answers with the floor."""
     user_id, token = bench.requesters[0]
     clients = 8
 
@@ -309,6 +324,32 @@ async def _reads(bench: Bench, count: int) -> None:
         ("templates", "/access-request-templates?limit=20", token),
     ):
         bench.note(Result(what, await rate(bench.api_port, f"/api/v1{path}", who), "/s", floor, "≥ 0.5"))
+    return floor
+
+
+async def _exchanges(bench: Bench, count: int, floor: float) -> None:
+    """Token exchange: who asks, what they hold for the application, a signature, a row."""
+    clients, (_, token) = 8, bench.requesters[0]
+    async with bench.db.connection() as connection:
+        rows = await connection.execute("SELECT client_id FROM applications WHERE name = 'Internal DB'")
+        row = await rows.fetchone()
+    form = urlencode(
+        {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "subject_token": token,
+            "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "audience": row["client_id"] if row else "",
+        }
+    )
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(Connection(bench.api_port)) for _ in range(clients)]
+
+        async def one(client: int, _: int) -> None:
+            (await connections[client].call("POST", "/oauth2/token", form=form)).json()
+
+        await in_parallel(clients, count // 10, one)
+        rate = await in_parallel(clients, count, one)
+    bench.note(Result("token exchange", rate, "/s", floor, "≥ 0.4"))
 
 
 async def _history(bench: Bench) -> None:
