@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _MEMORY_BYTES = 1024**3
 _FILE_BYTES = 16 * 1024**2
 _OPEN_FILES = 256
 _PROCESSES = 64
+_MOMENT_SECS = 0.005
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -32,7 +34,8 @@ def main() -> int:
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGTERM, _stop)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() == 1:
+    if os.getppid() != orders["parent"]:
+        # The script worker died before it could be noticed. It may have any number, also 1.
         return 1
     script = os.fork()
     if script == 0:
@@ -107,6 +110,7 @@ def _end_all() -> None:
             while True:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
+                    time.sleep(_MOMENT_SECS)
                     break
         except ChildProcessError:
             return

@@ -17,7 +17,7 @@ import urllib.parse
 from dataclasses import dataclass
 from functools import cache as cached
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -130,6 +130,7 @@ async def _supervised(job: Job, directory: Path, binary: Path | None) -> RunResu
     orders = {
         "command": command,
         "home": str(home),
+        "parent": os.getpid(),
         "uid": uid,
         "cpu_seconds": int(job.timeout_seconds) + 2,
     }
@@ -285,11 +286,15 @@ def _bubblewrap() -> str | None:
         return None
     import subprocess  # noqa: PLC0415 - for this one look
 
+    # As whom the scripts run: a system may let root alone do what bubblewrap needs.
+    as_whom: dict[str, Any] = {"user": _FIRST_UID, "group": _FIRST_UID, "extra_groups": []} if os.getuid() == 0 else {}
     tried = subprocess.run(  # noqa: S603 - a program of the system, with arguments of our own
         [found, "--ro-bind", "/", "/", "--unshare-user", "--unshare-pid", "--unshare-net", "--proc", "/proc", "true"],
         capture_output=True,
         check=False,
         timeout=10,
+        cwd="/",
+        **as_whom,
     )
     return found if tried.returncode == 0 else None
 

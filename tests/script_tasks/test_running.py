@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,27 @@ def run():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert not sleeping("4322")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes a namespace of processes here")
+async def test_runs_below_the_first_process_of_a_container(tmp_path: Path) -> None:
+    program = f"""
+import asyncio, os
+from pathlib import Path
+from domain.tasks import Language
+from script_tasks.running import Job, run
+
+job = Job("r", Language.PYTHON, "def run(): return 'ran'", {{}}, [], {{}}, 20, True)
+result = asyncio.run(run(job, cache=Path({str(tmp_path)!r})))
+print(os.getpid(), result.output)
+"""
+    process = await asyncio.create_subprocess_exec(
+        "unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", program, cwd=ROOT, stdout=-1, stderr=-1
+    )
+    said, complaint = await process.communicate()
+    if b"unshare:" in complaint:
+        pytest.skip(complaint.decode().strip())
+    assert said.decode() == "1 ran\n\n", complaint.decode()
 
 
 def sleeping(argument: str) -> bool:
