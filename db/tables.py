@@ -257,7 +257,15 @@ class AccessRequest(SQLModel, table=True):
         Index("ix_access_requests_newest", *_NEWEST),
         Index("ix_access_requests_status", "status", *_NEWEST),
         Index("ix_access_requests_template", "template_id", *_NEWEST),
-        Index("ix_access_requests_requester", "requester_id", *_NEWEST),
+        # By status as well: a template whose requests are never denied must not be read whole for the ones that were.
+        Index("ix_access_requests_template_status", "template_id", "status", *_NEWEST),
+        # With what lists filter by, so that of somebody's requests only those are fetched that are listed.
+        Index(
+            "ix_access_requests_requester",
+            "requester_id",
+            *_NEWEST,
+            postgresql_include=["status", "template_id", "expires_at"],
+        ),
         Index("ix_access_requests_app", "app_id"),
         Index("ix_access_requests_open", "id", postgresql_where=text(_OPEN)),
         Index("ix_access_requests_active", "expires_at", postgresql_where=text("status = 'approved'")),
