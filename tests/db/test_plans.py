@@ -6,21 +6,22 @@ prepared, and planned once for all values.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import product
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from psycopg.errors import Diagnostic
-from psycopg.types.json import Jsonb
 
 from activities import processes
-from db import applications, attention, claims, requests, run_history, submission, tasks, templates, transitions
+from bench.populate import HISTORY, populate
+from db import applications, attention, claims, people, requests, run_history, submission, tasks, templates, transitions
 from db.database import Connection, Database
 from db.paging import Position
 from domain.actors import Permission
@@ -29,29 +30,16 @@ from domain.errors import InUse, TemplateInUse
 from domain.states import Action, Status
 from domain.transitions import Refused
 from tests.conftest import Databases
-from tests.record import Cast, Record
+from tests.record import Record
 
-ROWS = 20_000
-_FILL = """
-    INSERT INTO access_requests (
-        id, status, template_id, template_name, app_id, app_name, requester_id, requested_duration_mins, justification,
-        snapshot, mapping_ids, approver_group_ids, escalation_group_id, admins_decide, escalated_at, decided_by,
-        decided_at, expires_at, ended_by, ended_at, created_at, attention_at)
-    SELECT gen_random_uuid(), s.status, t.id, t.name, t.app_id, 'app', u.id, 60, '', %(snapshot)s,
-           t.mapping_ids, t.approver_group_ids, t.escalation_group_id, n %% 50 = 0,
-           CASE WHEN n %% 10 = 0 THEN now() END, 'bob', now() - n * interval '1 minute',
-           CASE WHEN s.status = 'approved' THEN now() + interval '1 hour' ELSE now() - interval '1 hour' END, 'bob',
-           CASE WHEN s.status IN ('pending', 'approved') THEN NULL ELSE now() END, now() - n * interval '1 minute',
-           CASE WHEN n %% 200 = 2 THEN now() - interval '1 minute' END
-    FROM generate_series(1, %(rows)s) AS n
-    JOIN (SELECT *, row_number() OVER (ORDER BY id) - 1 AS nth, count(*) OVER () AS many FROM users) u
-      ON u.nth = n %% u.many
-    JOIN (SELECT *, row_number() OVER (ORDER BY id) - 1 AS nth, count(*) OVER () AS many
-          FROM access_request_templates) t
-      ON t.nth = (n / 7) %% t.many
-    CROSS JOIN LATERAL (SELECT CASE WHEN n %% 100 = 1 THEN 'approved' WHEN n %% 20 = 2 THEN 'pending'
-                                    ELSE (ARRAY['denied', 'revoked', 'expired'])[1 + n %% 3] END AS status) s
-    ON CONFLICT DO NOTHING
+ROWS = 30_000
+_UNANSWERED = 0.4
+"""Of the requests of the last three months: more are open than where people answer, so that it shows who reads all."""
+_LEFT = "UPDATE users SET email = 'left.' || email WHERE NOT active"
+"""More people than a list would ask for one by one, and nothing of theirs is new."""
+_ATTENTION = """
+    UPDATE access_requests SET attention_at = now() - interval '1 minute'
+    WHERE id IN (SELECT id FROM access_requests WHERE status = 'pending' ORDER BY id LIMIT 100)
 """
 _TASK = """
     INSERT INTO scheduled_tasks (
@@ -61,25 +49,25 @@ _TASK = """
            false
     FROM generate_series(1, 30) AS n
 """
-_ONE_EACH = (
-    """
-    INSERT INTO access_request_timeline (request_id, kind, actor, verified)
-    SELECT id, 'refused', 'somebody', true FROM access_requests
-    """,
-    """
-    INSERT INTO access_request_messages (id, request_id, author_id, body)
-    SELECT gen_random_uuid(), id, requester_id, 'hello' FROM access_requests
-    """,
-    """
+_RUN_EACH = """
     INSERT INTO task_runs (
         id, task_id, task_name, cause, request_id, timeline_id, failure_mode, status, attempt, output, output_truncated,
         created_at)
-    SELECT gen_random_uuid(), t.id, t.name, 'trigger', l.request_id, l.id, 'ignore', 'succeeded', 1, 'done', false,
-           now() - l.id * interval '1 minute'
+    SELECT gen_random_uuid(), t.id, t.name, 'trigger', l.request_id, l.id, 'ignore', 'succeeded', 1, 'done', false, l.at
     FROM access_request_timeline l
     JOIN (SELECT id, name, row_number() OVER (ORDER BY id) - 1 AS nth FROM scheduled_tasks) t ON t.nth = l.id %% 30
-    """,
-)
+    WHERE l.kind = 'submitted'
+"""
+_POPULAR = """
+    SELECT t.id, t.app_id, t.mapping_ids[1] AS mapping_id FROM access_request_templates t
+    WHERE NOT t.auto_approve AND t.approver_group_ids <> '{}'
+    ORDER BY (SELECT count(*) FROM access_requests r WHERE r.template_id = t.id) DESC LIMIT 1
+"""
+_WHO_ASKS_MOST = "SELECT requester_id::text AS id FROM access_requests GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"
+_WHO_IS_ASKED_MOST = """
+    SELECT m.user_id::text AS id FROM access_requests r JOIN group_members m ON m.group_id = ANY(r.approver_group_ids)
+    WHERE r.status = 'pending' GROUP BY 1 ORDER BY count(*) DESC LIMIT 1
+"""
 _EXPLAINING = (
     "session_preload_libraries = 'auto_explain'",
     "auto_explain.log_min_duration = 0",
@@ -90,8 +78,10 @@ _EXPLAINING = (
     "client_min_messages = 'log'",
 )
 _BIG = {"access_requests", "access_request_timeline", "access_request_messages", "task_runs"}
-_MOST_ROWS = 1_500
+_MOST_ROWS = 2_500
 """What a read may look at: all that is open, if need be, but never the history."""
+_MOST_ROWS_SOUGHT = 7_500
+"""And a search for people: the newest 2,000, and a page of each whom it finds."""
 _LOOKED_AT = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
 _UNTIL_GENERIC = 7
 """Executions after which PostgreSQL uses one plan for all values, where it believes that to be no worse."""
@@ -124,17 +114,41 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
+class Busy:
+    """Who and what has more rows than others."""
+
+    asker: Person
+    approver: Person
+    template_id: UUID
+    mapping_id: UUID
+    app_id: UUID
+
+    @classmethod
+    async def of(cls, record: Record) -> Busy:
+        (template,) = await record.query(_POPULAR)
+        found = []
+        for statement in (_WHO_ASKS_MOST, _WHO_IS_ASKED_MOST):
+            (row,) = await record.query(statement)
+            async with record.db.connection() as connection:
+                found.append(await people.find(connection, row["id"]))
+        asker, approver = found
+        assert asker is not None
+        assert approver is not None
+        return cls(asker, approver, template["id"], template["mapping_id"], template["app_id"])
+
+
+@dataclass(frozen=True)
 class Explained:
     """A record on one connection, whose plans are kept."""
 
     db: Database
-    cast: Cast
+    busy: Busy
     plans: list[Plan]
 
-    async def ask(self, question: Callable[[Connection], Awaitable[Any]]) -> Plan:
+    async def ask(self, question: Callable[[Connection], Awaitable[Any]], *, prepared: bool = True) -> Plan:
         """How a question is answered when it has been asked for a while; always by one statement."""
         async with self.db.connection() as connection:
-            for _ in range(_UNTIL_GENERIC):
+            for _ in range(_UNTIL_GENERIC if prepared else 1):
                 self.plans.clear()
                 await question(connection)
                 assert len(self.plans) == 1
@@ -148,37 +162,25 @@ class Explained:
 
 
 @pytest.fixture(scope="module")
-async def full(new_database: Databases) -> AsyncIterator[tuple[str, Cast]]:
-    """Twenty thousand requests of two hundred people for thirty templates; a thousand of them are open."""
+async def full(new_database: Databases) -> AsyncIterator[tuple[str, Busy]]:
+    """What three years leave behind, and a run of a task for each request."""
     with new_database() as url:
+        await asyncio.to_thread(populate, url, requests=ROWS, unanswered=_UNANSWERED, vacuum=False)
         async with Database(url) as db:
             record = Record(db)
-            cast = await record.cast()
-            for _ in range(29):
-                team = await record.group(cast.approver)
-                await record.template(approver_group_ids=[team.id], escalation_group_id=cast.managers.id)
-            await record.execute(
-                "INSERT INTO users (id, email, name) SELECT gen_random_uuid(), 'p' || n || '@example.com', 'P'"
-                " FROM generate_series(1, 200) AS n"
-            )
-            snapshot = Jsonb({"auto_approve": False, "custom_fields": [], "mappings": []})
-            await record.execute(_FILL, rows=ROWS, snapshot=snapshot)
-            await record.execute(_TASK)
-            for statement in _ONE_EACH:
+            for statement in (_LEFT, _ATTENTION, _TASK, _RUN_EACH, "VACUUM ANALYZE"):
                 await record.execute(statement)
-            for number in range(60):
-                await record.submit(cast.template, await record.user(f"asks{number}"))
-            await record.execute("VACUUM ANALYZE")
             (database,) = await record.query("SELECT current_database() AS name")
             for setting in _EXPLAINING:
                 await record.execute(f'ALTER DATABASE "{database["name"]}" SET {setting}')
-        yield url, cast
+            busy = await Busy.of(record)
+        yield url, busy
 
 
 @pytest.fixture
-async def explained(full: tuple[str, Cast]) -> AsyncIterator[Explained]:
+async def explained(full: tuple[str, Busy]) -> AsyncIterator[Explained]:
     """The full record, as a connection of its own sees it."""
-    url, cast = full
+    url, busy = full
     plans: list[Plan] = []
 
     def keep(notice: Diagnostic) -> None:
@@ -190,42 +192,34 @@ async def explained(full: tuple[str, Cast]) -> AsyncIterator[Explained]:
         async with db.connection() as connection:
             connection.add_notice_handler(keep)
             connection.prepare_threshold = 0
-        yield Explained(db, cast, plans)
+        yield Explained(db, busy, plans)
 
 
-def _person(cast: Cast, *permissions: Permission) -> Person:
-    return Person(
-        id=cast.approver.id,
-        email=cast.approver.email,
-        name="Bob",
-        active=True,
-        principal_id=cast.approver.id,
-        group_ids=frozenset({cast.team.id, uuid4()}),
-        permissions=frozenset(permissions),
-    )
+def _as_admin(person: Person) -> Person:
+    return replace(person, permissions=frozenset({Permission.REQUESTS}))
 
 
 FIRST = Position()
-MIDDLE = Position(before=(datetime.now(UTC) - timedelta(minutes=ROWS / 2), uuid4()))
+MIDDLE = Position(before=(datetime.now(UTC) - HISTORY / 2, uuid4()))
 
-Question = Callable[[Connection, Cast], Awaitable[Any]]
+Question = Callable[[Connection, Busy], Awaitable[Any]]
 QUESTIONS: dict[str, Question] = {
-    "one": lambda c, cast: requests.get(c, uuid4()),  # noqa: ARG005
-    "mine": lambda c, cast: requests.list_mine(c, _person(cast), FIRST),
-    "mine, further on": lambda c, cast: requests.list_mine(c, _person(cast), MIDDLE),
-    "awaiting an approver": lambda c, cast: requests.list_awaiting(c, _person(cast), FIRST),
-    "awaiting an approver, further on": lambda c, cast: requests.list_awaiting(c, _person(cast), MIDDLE),
-    "awaiting an admin": lambda c, cast: requests.list_awaiting(c, _person(cast, Permission.REQUESTS), FIRST),
-    "timeline": lambda c, cast: requests.list_timeline(c, uuid4(), FIRST),  # noqa: ARG005
-    "runs of a request": lambda c, cast: run_history.list_of_request(c, uuid4(), FIRST, with_output=True),  # noqa: ARG005
-    "runs of a request, further on": lambda c, cast: run_history.list_of_request(  # noqa: ARG005
+    "one": lambda c, busy: requests.get(c, uuid4()),  # noqa: ARG005
+    "mine": lambda c, busy: requests.list_mine(c, busy.asker, FIRST),
+    "mine, further on": lambda c, busy: requests.list_mine(c, busy.asker, MIDDLE),
+    "awaiting an approver": lambda c, busy: requests.list_awaiting(c, busy.approver, FIRST),
+    "awaiting an approver, further on": lambda c, busy: requests.list_awaiting(c, busy.approver, MIDDLE),
+    "awaiting an admin": lambda c, busy: requests.list_awaiting(c, _as_admin(busy.approver), FIRST),
+    "timeline": lambda c, busy: requests.list_timeline(c, uuid4(), FIRST),  # noqa: ARG005
+    "runs of a request": lambda c, busy: run_history.list_of_request(c, uuid4(), FIRST, with_output=True),  # noqa: ARG005
+    "runs of a request, further on": lambda c, busy: run_history.list_of_request(  # noqa: ARG005
         c, uuid4(), MIDDLE, with_output=False
     ),
-    "thread": lambda c, cast: requests.list_messages(c, uuid4(), FIRST),  # noqa: ARG005
-    "thread, further on": lambda c, cast: requests.list_messages(c, uuid4(), MIDDLE),  # noqa: ARG005
-    "groups": lambda c, cast: claims.get_groups(c, cast.requester.id),
-    "claims": lambda c, cast: claims.get_effective_mapping_values(c, cast.requester.id, cast.application.id),
-    "a key": lambda c, cast: transitions.is_done(c, uuid4(), "key"),  # noqa: ARG005
+    "thread": lambda c, busy: requests.list_messages(c, uuid4(), FIRST),  # noqa: ARG005
+    "thread, further on": lambda c, busy: requests.list_messages(c, uuid4(), MIDDLE),  # noqa: ARG005
+    "groups": lambda c, busy: claims.get_groups(c, busy.asker.id),
+    "claims": lambda c, busy: claims.get_effective_mapping_values(c, busy.asker.id, busy.app_id),
+    "a key": lambda c, busy: transitions.is_done(c, uuid4(), "key"),  # noqa: ARG005
 }
 
 
@@ -236,7 +230,7 @@ def assert_narrow(plan: Plan, *, most_rows: int = _MOST_ROWS) -> None:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 async def test_a_read_uses_indexes_and_one_statement(explained: Explained, question: str) -> None:
-    assert_narrow(await explained.ask(lambda connection: QUESTIONS[question](connection, explained.cast)))
+    assert_narrow(await explained.ask(lambda connection: QUESTIONS[question](connection, explained.busy)))
 
 
 async def test_the_runs_of_a_task_and_the_timeline_with_its_runs_use_indexes(explained: Explained) -> None:
@@ -253,16 +247,32 @@ async def test_the_runs_of_a_task_and_the_timeline_with_its_runs_use_indexes(exp
 
 @pytest.mark.parametrize("status", [None, *Status])
 async def test_the_history_uses_indexes_with_any_filters(explained: Explained, status: Status | None) -> None:
-    """Those that fit nobody, somebody and everybody: no filter may count on being a narrow one."""
+    """Those that fit nobody, somebody, many who left and everybody: no filter may count on being a narrow one."""
+    busy = explained.busy
     for template_id, requester, position in product(
-        (None, explained.cast.template.id, uuid4()), (None, "nobody@", "p17@", "example"), (FIRST, MIDDLE)
+        (None, busy.template_id, uuid4()), (None, "nobody@", busy.asker.email, "left.", "example"), (FIRST, MIDDLE)
     ):
         plan = await explained.ask(
             lambda connection, template_id=template_id, requester=requester, position=position: requests.list_all(  # type: ignore[misc]
                 connection, position, status=status, template_id=template_id, requester=requester
+            ),
+            # A search is planned each time.
+            prepared=requester is None,
+        )
+        assert_narrow(plan, most_rows=_MOST_ROWS if requester is None else _MOST_ROWS_SOUGHT)
+
+
+async def test_what_a_template_never_had_is_not_looked_for_in_all_it_had(explained: Explained) -> None:
+    (automatic,) = await Record(explained.db).query(
+        "SELECT id FROM access_request_templates WHERE auto_approve ORDER BY id LIMIT 1"
+    )
+    for status in (Status.DENIED, Status.PENDING):
+        plan = await explained.ask(
+            lambda connection, status=status: requests.list_all(  # type: ignore[misc]
+                connection, FIRST, status=status, template_id=automatic["id"]
             )
         )
-        assert_narrow(plan)
+        assert_narrow(plan, most_rows=0)
 
 
 async def test_the_chores_of_the_workers_use_indexes(explained: Explained) -> None:
@@ -287,7 +297,7 @@ async def test_what_is_in_use_is_found_by_indexes(explained: Explained) -> None:
         with contextlib.suppress(TemplateInUse, InUse):
             await change
 
-    db, cast = explained.db, explained.cast
+    db, busy = explained.db, explained.busy
     # Something that many open requests use, and something of which there are only closed ones.
     record = Record(db)
     closed = await record.cast()
@@ -303,9 +313,9 @@ async def test_what_is_in_use_is_found_by_indexes(explained: Explained) -> None:
     )
     await record.execute("ANALYZE access_requests")
     for change in (
-        templates.delete(db, cast.template.id),
-        applications.delete_mapping(db, cast.mapping.id),
-        applications.delete_application(db, cast.application.id),
+        templates.delete(db, busy.template_id),
+        applications.delete_mapping(db, busy.mapping_id),
+        applications.delete_application(db, busy.app_id),
         applications.delete_mapping(db, closed.mapping.id),
         applications.delete_application(db, closed.application.id),
         tasks.delete(db, (await record.query("SELECT id FROM scheduled_tasks LIMIT 1"))[0]["id"]),
@@ -318,13 +328,14 @@ async def test_what_is_in_use_is_found_by_indexes(explained: Explained) -> None:
 
 async def test_a_step_finds_its_request_and_what_was_recorded_by_indexes(explained: Explained) -> None:
     record = Record(explained.db)
-    (one,) = await record.query("SELECT id FROM access_requests WHERE status = 'pending' LIMIT 1")
-    refused = Refused(request_id=one["id"], at=None, key="plan", action="approve", code="forbidden", reason="no")
+    cast = await record.cast()
+    request_id = await record.submit(cast.template, cast.requester)
+    refused = Refused(request_id=request_id, at=None, key="plan", action="approve", code="forbidden", reason="no")
     plans = [
-        *await explained.do(transitions.load(explained.db, one["id"])),
+        *await explained.do(transitions.load(explained.db, request_id)),
         *await explained.do(transitions.record_refusal(explained.db, refused)),
-        *await explained.do(record.decide(one["id"], Action.APPROVE, explained.cast.approver)),
-        *await explained.do(record.decide(one["id"], Action.REVOKE, explained.cast.admin)),
+        *await explained.do(record.decide(request_id, Action.APPROVE, cast.approver)),
+        *await explained.do(record.decide(request_id, Action.REVOKE, cast.admin)),
     ]
     assert len(plans) > 10
     for plan in plans:
@@ -333,6 +344,7 @@ async def test_a_step_finds_its_request_and_what_was_recorded_by_indexes(explain
 
 async def test_a_submission_finds_what_stands_in_its_way_by_indexes(explained: Explained) -> None:
     record = Record(explained.db)
+    cast = await record.cast()
     requester = await record.person(await record.user())
 
     async def earlier() -> None:
@@ -340,6 +352,6 @@ async def test_a_submission_finds_what_stands_in_its_way_by_indexes(explained: E
 
     for plan in [
         *await explained.do(earlier()),
-        *await explained.do(record.submit(explained.cast.template, await record.user())),
+        *await explained.do(record.submit(cast.template, cast.requester)),
     ]:
         assert_narrow(plan, most_rows=10)
