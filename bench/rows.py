@@ -28,15 +28,18 @@ import psycopg
 from psycopg.rows import dict_row
 
 from activities import processes
+from api.app import create_app
 from bench.load import Connection, Timings
 from bench.populate import BOUGHT, NotEmpty, populate, show_progress
 from bench.servers import process, wait_for
+from bench.statements import ask_each, print_table, some_ids
 from cli.dev import PostgresServer
 from cli.dev.program import free_port
 from db import migrate, people, submission, tokens
 from db.database import Database
 from db.paging import Page, Position
 from domain.submission import Submission
+from settings import Settings
 
 TARGET: Final = 3.0
 """How much longer the big record may take."""
@@ -148,6 +151,7 @@ async def _measure(options: argparse.Namespace) -> None:
             "machine": _machine(small),
             "rows": {record.name: record.counted for record in (small, big)},
             "populated_in_secs": {record.name: record.took for record in (small, big)},
+            "statements": await _statements(big),
             "lines": [_as_json(line) for line in lines],
             "combinations": [_as_json(line) for line in worst],
         }
@@ -499,6 +503,19 @@ async def _combinations(small: Record, big: Record, calls: int) -> list[Line]:
     for line in islice(lines, 10):
         _print(line)
     return lines
+
+
+async def _statements(record: Record) -> dict[str, int]:
+    """How many statements each reading endpoint sends, by the same service in this process."""
+    chosen = Settings.model_validate({"database_url": record.url, "secret_key": _SECRET})
+    app = create_app(chosen)
+    with psycopg.connect(record.url) as connection:
+        ids = some_ids(connection)
+    async with app.router.lifespan_context(app):
+        counts = {asked.endpoint: len(asked.statements) async for asked in ask_each(app, record.admin, ids)}
+    sys.stdout.write("\nStatements of each endpoint, who calls included:\n")
+    print_table(counts)
+    return counts
 
 
 def _machine(record: Record) -> str:

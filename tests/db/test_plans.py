@@ -11,17 +11,33 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from psycopg.errors import Diagnostic
 
 from activities import processes
+from api.app import create_app
+from api.orchestrator import Orchestrator
 from bench.populate import HISTORY, populate
-from db import applications, attention, claims, people, requests, run_history, submission, tasks, templates, transitions
+from bench.statements import ask_each, reading_paths, some_ids
+from db import (
+    applications,
+    attention,
+    claims,
+    people,
+    requests,
+    run_history,
+    submission,
+    tasks,
+    templates,
+    tokens,
+    transitions,
+)
 from db.database import Connection, Database
 from db.paging import Position
 from domain.actors import Permission
@@ -29,6 +45,7 @@ from domain.deciding import Person
 from domain.errors import InUse, TemplateInUse
 from domain.states import Action, Status
 from domain.transitions import Refused
+from tests.api.house import settings
 from tests.conftest import Databases
 from tests.record import Record
 
@@ -68,6 +85,11 @@ _WHO_IS_ASKED_MOST = """
     SELECT m.user_id::text AS id FROM access_requests r JOIN group_members m ON m.group_id = ANY(r.approver_group_ids)
     WHERE r.status = 'pending' GROUP BY 1 ORDER BY count(*) DESC LIMIT 1
 """
+_WHO_ADMINISTERS = """
+    SELECT m.user_id FROM group_members m JOIN groups g ON g.id = m.group_id
+    WHERE 'access_requests.manage' = ANY(g.permissions) ORDER BY m.joined LIMIT 1
+"""
+_NOT_HERE = ("/api/v1/integrations/", "/api/v1/secrets/", "/api/v1/scheduled-tasks/{task_id}/next-runs")
 _EXPLAINING = (
     "session_preload_libraries = 'auto_explain'",
     "auto_explain.log_min_duration = 0",
@@ -231,6 +253,24 @@ def assert_narrow(plan: Plan, *, most_rows: int = _MOST_ROWS) -> None:
 @pytest.mark.parametrize("question", QUESTIONS)
 async def test_a_read_uses_indexes_and_one_statement(explained: Explained, question: str) -> None:
     assert_narrow(await explained.ask(lambda connection: QUESTIONS[question](connection, explained.busy)))
+
+
+async def test_no_endpoint_reads_a_big_table_whole(explained: Explained, full: tuple[str, Busy]) -> None:
+    """Each that the OpenAPI document has, asked by somebody who sees everything."""
+    app = create_app(settings(full[0]))
+    app.state.database, app.state.issuers = explained.db, None
+    app.state.orchestrator = Orchestrator(app.state.settings)
+    with psycopg.connect(full[0]) as connection:
+        ids = some_ids(connection)
+        (admin,) = connection.execute(_WHO_ADMINISTERS).fetchall()
+    token = await tokens.create_token(explained.db, admin[0], "plans", timedelta(days=1))
+    explained.plans.clear()
+    asked = {each.endpoint async for each in ask_each(app, token.token, ids)}
+    # There are no integrations and secrets here.
+    assert {path for path in reading_paths(app) if not path.startswith(_NOT_HERE)} <= asked
+    assert len(explained.plans) > len(asked)
+    for plan in explained.plans:
+        assert not plan.read_whole, plan.text
 
 
 async def test_the_runs_of_a_task_and_the_timeline_with_its_runs_use_indexes(explained: Explained) -> None:
