@@ -11,11 +11,10 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +28,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from activities import setup
 from bench.bare_workflows import TASK_QUEUE, FloorLifecycle, FloorTimer
 from bench.load import Connection, Timings, in_parallel
+from bench.servers import process, wait_for
 from cli.dev import PostgresServer, TemporalDevServer
 from cli.dev.program import free_port
 from db import migrate, tokens
@@ -136,35 +136,12 @@ async def _running(directory: Path) -> AsyncIterator[Bench]:
             [sys.executable, "-m", "bench.floor"],
             [sys.executable, "-m", *uvicorn, "--loop=uvloop", "--http=httptools", "--no-access-log"],
         ):
-            stack.enter_context(_process([str(part) for part in command], environment))
+            stack.enter_context(process([str(part) for part in command], environment))
         client = await Client.connect(temporal.address, data_converter=pydantic_data_converter)
         await setup.ensure(client, timedelta(minutes=5))
         db = await stack.enter_async_context(Database(postgres.url("bench")))
-        await _wait_for(api_port, floor_port)
+        await wait_for(api_port, floor_port)
         yield Bench(db, client, api_port, floor_port)
-
-
-@contextmanager
-def _process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
-    process = subprocess.Popen(command, env=environment)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-async def _wait_for(*ports: int) -> None:
-    for port in ports:
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                except OSError:
-                    await asyncio.sleep(0.1)
-                else:
-                    writer.close()
-                    break
 
 
 async def _furnish(bench: Bench) -> None:
