@@ -29,6 +29,10 @@ IDS: Final = {
 """What a path may name, as a record has most of it."""
 
 
+_NOTING: Final = "UPDATE api_tokens SET last_used_at"
+"""That a token was used is noted once a minute, by whichever call happens to come first."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """One call of an endpoint."""
@@ -86,15 +90,13 @@ async def ask_each(app: FastAPI, token: str, ids: Mapping[str, str]) -> AsyncIte
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://service.test", headers=headers) as client:
-        # That the token was used is noted once a minute, by whichever call comes first.
-        await client.get("/api/v1/users/me")
         for path, required in reading_paths(app).items():
             if not ids.keys() >= set(required):
                 continue
             given = {name: ids[name] for name in required if f"{{{name}}}" not in path}
             with counted() as sent:
                 answer = await client.get(path.format_map(ids), params={"limit": "200", **given})
-            yield Asked(path, answer, sent)
+            yield Asked(path, answer, [statement for statement in sent if _NOTING not in statement])
 
 
 def print_table(counts: Mapping[str, int]) -> None:
