@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from activities.processes import Head
+from api import lifecycle
 from api.authentication import Caller, RequestsManager
+from api.lifecycle import Step, readable
 from api.orchestrator import Orchestrator
 from api.problems import refusals
 from api.reading import Paging, Reading
 from api.resources import AppSettings, Db, Temporal
-from db import requests, run_history, submission, transitions
-from db.database import Connection, Database
+from db import requests, run_history
+from db.database import Database
 from db.paging import Page
 from db.requests import MessageView, RequestView, TimelineView
 from db.run_history import RunView
-from domain import deciding
 from domain.actors import Permission
-from domain.deciding import Asked, Person, Standing
-from domain.errors import (
-    AccessError,
-    Forbidden,
-    NotFound,
-    OrchestratorUnavailable,
-    RequestNotActive,
-    RequestNotPending,
-)
+from domain.deciding import Person
 from domain.proofs import LIFETIME
-from domain.states import Action, Status, after
+from domain.states import Action, Status
 from domain.submission import Submission
-from domain.tasks import BLOCK_SECS
-from domain.templates import TriggerFailureMode
 from domain.text import STORABLE, FilterText, LongText
-from domain.transitions import Decision, Refused
+from domain.transitions import Decision
 
 router = APIRouter(prefix="/access-requests", tags=["Requests"])
 
@@ -59,7 +49,6 @@ _APPROVAL_REFUSALS: Final = refusals(
     "trigger_task_failed",
     "orchestrator_unavailable",
 )
-_BLOCK: Final = timedelta(seconds=BLOCK_SECS)
 _REVOCATION_REFUSALS: Final = refusals("forbidden", "not_found", "request_not_active", "orchestrator_unavailable")
 _ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
     202: {
@@ -127,12 +116,6 @@ class _Call:
     idempotency_key: str | None
     is_async: bool
 
-    def id_of(self, request_id: UUID, action: Action) -> str:
-        """What the decision is known by: its own, or the same for everything with this caller's key."""
-        if self.idempotency_key is None:
-            return str(uuid4())
-        return str(uuid5(request_id, f"{action}:{self.caller.id}:{self.idempotency_key}"))
-
 
 async def _call(  # noqa: PLR0917 - the parts of the HTTP request, which FastAPI hands over
     db: Db,
@@ -180,13 +163,9 @@ async def submit_request(  # noqa: PLR0917 - what FastAPI hands over
     At most one request per person and template is pending at a time: another answers `pending_request_exists`. An
     auto-approved request is answered as pending and granted a moment later.
     """
-    submitted = await submission.submit(
-        db, caller, sent, longest_mins=settings.max_duration_mins, idempotency_key=idempotency_key
+    view = await lifecycle.submit(
+        db, temporal, caller, sent, longest_mins=settings.max_duration_mins, idempotency_key=idempotency_key
     )
-    async with db.connection() as connection:
-        view, _ = await _existing(connection, submitted.request_id)
-    if submitted.created:
-        await temporal.start(_head(view))
     response.headers["Location"] = request.app.url_path_for("get_request", request_id=view.id)
     return view
 
@@ -217,7 +196,7 @@ async def list_all_requests(
 @router.get("/{request_id}", summary="Get a request", responses=refusals("forbidden", "not_found"))
 async def get_request(request_id: UUID, caller: Caller, connection: Reading) -> RequestView:
     """A request with everything needed to decide it. For its requester, those who may decide it, and admins."""
-    view, _ = await _readable(connection, request_id, caller)
+    view, _ = await readable(connection, request_id, caller)
     return view
 
 
@@ -262,7 +241,7 @@ async def create_signal_proof(
     Whoever may signal in the Temporal namespace could name anybody as actor; the proof is what counts. Whether the
     caller may decide is judged when the signal is carried out.
     """
-    view, _ = await _readable(connection, request_id, caller)
+    view, _ = await readable(connection, request_id, caller)
     now = datetime.now(UTC)
     proof = temporal.proofs.mint(view.id, sent.action, caller.id, jti=str(uuid4()), now=now)
     return SignalProof(
@@ -278,7 +257,7 @@ async def create_signal_proof(
 @router.get("/{request_id}/timeline", summary="List the timeline", responses=refusals("forbidden", "not_found"))
 async def list_timeline(request_id: UUID, caller: Caller, connection: Reading, page: Paging) -> Page[TimelineView]:
     """What happened to a request, newest first: decisions, lifecycle events with their payload, refused attempts."""
-    await _readable(connection, request_id, caller)
+    await readable(connection, request_id, caller)
     return await requests.list_timeline(connection, request_id, page)
 
 
@@ -289,7 +268,7 @@ async def list_request_runs(request_id: UUID, caller: Caller, connection: Readin
     What scripts print is not made for everybody: `output` is null for callers without `tasks.manage` or
     `access_requests.manage`.
     """
-    await _readable(connection, request_id, caller)
+    await readable(connection, request_id, caller)
     with_output = caller.is_admin or caller.holds(Permission.TASKS)
     return await run_history.list_of_request(connection, request_id, page, with_output=with_output)
 
@@ -297,7 +276,7 @@ async def list_request_runs(request_id: UUID, caller: Caller, connection: Readin
 @router.get("/{request_id}/messages", summary="List the discussion", responses=refusals("forbidden", "not_found"))
 async def list_messages(request_id: UUID, caller: Caller, connection: Reading, page: Paging) -> Page[MessageView]:
     """The discussion thread of a request, newest first."""
-    await _readable(connection, request_id, caller)
+    await readable(connection, request_id, caller)
     return await requests.list_messages(connection, request_id, page)
 
 
@@ -309,83 +288,14 @@ async def list_messages(request_id: UUID, caller: Caller, connection: Reading, p
 )
 async def add_message(request_id: UUID, sent: NewMessage, caller: Caller, connection: Reading) -> MessageView:
     """Say something to everybody who may read the request."""
-    await _readable(connection, request_id, caller)
+    await readable(connection, request_id, caller)
     return await requests.add_message(connection, request_id, caller, sent.body)
 
 
 async def _decide(call: _Call, request_id: UUID, action: Action) -> RequestView:
-    decision_id = call.id_of(request_id, action)
-    async with call.db.connection() as connection:
-        view, asked = await _readable(connection, request_id, call.caller)
-        if call.idempotency_key is not None and await transitions.is_done(connection, request_id, decision_id):
-            return view
-    await _refuse_at_the_edge(call, view, asked, action)
-    if call.is_async:
-        await call.temporal.signal(_head(view), call.caller, action, call.comment, decision_id)
+    step = Step(request_id, action, call.caller, call.comment, call.idempotency_key, call.is_async)
+    taken = await lifecycle.take(call.db, call.temporal, step)
+    if not taken.is_done:
         call.response.status_code = 202
         call.response.headers["Preference-Applied"] = "respond-async"
-        return view
-    failure: AccessError | None = None
-    try:
-        blocks = action is Action.APPROVE and view.trigger_task_failure_mode is TriggerFailureMode.BLOCK
-        await call.temporal.decide(
-            _head(view), call.caller, action, call.comment, decision_id, extra=_BLOCK if blocks else timedelta()
-        )
-    except (RequestNotPending, RequestNotActive, OrchestratorUnavailable) as error:
-        failure = error
-    async with call.db.connection() as connection:
-        # A worker that dies after its commit never answers; and who is asked again then knows of a request that is
-        # no longer pending, but not by whom. The record does.
-        if failure is not None and not await transitions.is_done(connection, request_id, decision_id):
-            raise failure
-        view, _ = await _existing(connection, request_id)
-    return view
-
-
-async def _refuse_at_the_edge(call: _Call, view: RequestView, asked: Asked, action: Action) -> None:
-    """Turn away what cannot succeed, without troubling the workflow; the transition judges again."""
-    standing = Standing.of(call.caller, asked)
-    if not deciding.may_do(action, standing, view.status):
-        reason = deciding.why_not(action, standing)
-        refused = Refused(
-            request_id=view.id,
-            at=None,
-            key=str(uuid4()),
-            action=action.value,
-            code=Forbidden.code,
-            reason=reason,
-            actor=call.caller.email,
-        )
-        await transitions.record_refusal(call.db, refused)
-        raise Forbidden(reason)
-    if after(view.status, action) is None:
-        if action is Action.REVOKE:
-            raise RequestNotActive(f"The request is over: it is {view.status}.")
-        by = f", decided by {view.decided_by}" if view.decided_by else ""
-        raise RequestNotPending(f"The request is no longer pending: it is {view.status}{by}.")
-
-
-async def _existing(connection: Connection, request_id: UUID) -> tuple[RequestView, Asked]:
-    found = await requests.get(connection, request_id)
-    if found is None:
-        raise NotFound(f"There is no request {request_id}.")
-    return found
-
-
-async def _readable(connection: Connection, request_id: UUID, caller: Person) -> tuple[RequestView, Asked]:
-    view, asked = await _existing(connection, request_id)
-    if not deciding.may_read(Standing.of(caller, asked)):
-        raise Forbidden("Only its requester, those who may decide it and administrators can see this request.")
-    return view, asked
-
-
-def _head(view: RequestView) -> Head:
-    return Head(
-        id=view.id,
-        status=view.status,
-        template_name=view.template_name,
-        app_name=view.app_name,
-        requester_email=view.requester.email,
-        requested_duration_mins=view.requested_duration_mins,
-        expires_at=view.expires_at,
-    )
+    return taken.view
