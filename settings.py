@@ -258,6 +258,14 @@ class Settings(ProgramSettings):
         description="Where people reach the service, for links in messages: https://access.example.com; "
         "also the issuer of its tokens",
     )
+    temporal_ui_url: Annotated[str, AfterValidator(_without_trailing_slash)] | None = Field(
+        default=None, description="Where administrators reach the Temporal UI, for links to a request's workflow"
+    )
+    dev_sign_in: bool = Field(
+        default=False,
+        description="Let anybody who reaches the pages sign in as anybody, with one click: for development only, and "
+        "refused unless the service listens on this machine alone",
+    )
     access_token_lifetime_secs: int = Field(
         default=300,
         ge=10,
@@ -332,6 +340,12 @@ class Settings(ProgramSettings):
             raise ValueError("JUSTIAM_OIDC_ISSUERS names an issuer twice")
         if self.token_issuer in {issuer.rstrip("/") for issuer in issuers}:
             raise ValueError("JUSTIAM_OIDC_ISSUERS names this service itself, whose tokens are for applications")
+        return self
+
+    @model_validator(mode="after")
+    def _development_stays_here(self) -> Self:
+        if self.dev_sign_in and not {self.api_host, urlsplit(self.token_issuer).hostname} <= _THIS_MACHINE:
+            raise ValueError("JUSTIAM_DEV_SIGN_IN needs JUSTIAM_API_HOST and JUSTIAM_PUBLIC_URL to be on this machine")
         return self
 
     @model_validator(mode="after")

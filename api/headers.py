@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MACHINES_PATHS: Final = ("/api/", "/oauth2/", "/script-runs/", "/.well-known/")
+"""What only programs call."""
 
 
 class ResponseHeaders:
@@ -22,7 +27,7 @@ class ResponseHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
-                if scope["path"].startswith(("/api/", "/oauth2/", "/script-runs/")):
+                if scope["path"].startswith(MACHINES_PATHS):
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 

@@ -13,6 +13,7 @@ from db import requests, submission, transitions
 from db.database import Connection, Database
 from db.requests import RequestView
 from domain import deciding
+from domain.actors import Permission
 from domain.deciding import Asked, Person, Standing
 from domain.errors import (
     AccessError,
@@ -131,6 +132,11 @@ async def readable(connection: Connection, request_id: UUID, caller: Person) -> 
     if not deciding.may_read(Standing.of(caller, asked)):
         raise Forbidden("Only its requester, those who may decide it and administrators can see this request.")
     return view, asked
+
+
+def may_see_output(caller: Person) -> bool:
+    """Whether the caller sees what scripts print: it is not made for everybody who may read a request."""
+    return caller.is_admin or caller.holds(Permission.TASKS)
 
 
 async def _refuse_at_the_edge(db: Database, step: Step, view: RequestView, asked: Asked) -> None:

@@ -120,6 +120,12 @@ class Problem(BaseModel):
     errors: list[FieldError] | None = Field(default=None, description="With `validation_error`: each field's problem.")
 
 
+def status_and_title(code: str) -> tuple[int, str]:
+    """The HTTP status of an error's code, and the kind of problem in words."""
+    status, title, _ = _KINDS.get(code, _KINDS[AccessError.code])
+    return status, title
+
+
 def problem(
     code: str, detail: str, *, instance: str | None = None, errors: Iterable[tuple[str, str]] | None = None
 ) -> Problem:

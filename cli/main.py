@@ -15,10 +15,6 @@ from cli.explaining import checked_script_worker_settings, checked_settings, fai
 from cli.people import account, requests, templates
 from settings import SettingsError, describe_settings, unknown_variables
 
-_KEEP_ALIVE_SECS: Final = 75
-"""Longer than load balancers keep an idle connection, so that none sends a call into one that is being closed."""
-_GRACEFUL_SHUTDOWN_SECS: Final = 5
-"""How long answers in progress may take after the API was told to stop."""
 _LAST_ANSWER_SECS: Final = 0.1
 
 app = typer.Typer(
@@ -77,26 +73,14 @@ def dev(
 
 @app.command()
 def api() -> None:
-    """Serve the HTTP API until SIGTERM or SIGINT. Any number may run side by side."""
+    """Serve the HTTP API and the pages until SIGTERM or SIGINT. Any number may run side by side."""
     settings = checked_settings()
-    import uvicorn
-
     import logs
+    from web import serving
 
     _speaks_to_temporal()
     logs.configure(settings.log_level, settings.log_format)
-    uvicorn.run(
-        "api.app:create_app",
-        factory=True,
-        host=settings.api_host,
-        port=settings.api_port,
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECS,
-        timeout_keep_alive=_KEEP_ALIVE_SECS,
-    )
+    serving.run(settings)
 
 
 @app.command("worker")

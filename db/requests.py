@@ -5,7 +5,7 @@ What is over is over: a grant past its `expires_at` is read as expired, however 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from db.paging import Page, Position
 from domain.actors import TEMPORARY_GROUP_PREFIX, SystemActor, workflow_id
 from domain.custom_fields import Answers, CustomField
 from domain.deciding import Asked, Person
-from domain.states import Status
+from domain.states import Status, Verdict, verdict
 from domain.templates import GrantedMapping, TriggerFailureMode
 
 
@@ -70,6 +70,16 @@ class RequestView(BaseModel):
     ended_by: str | None = Field(description="Who closed it: an email address or `system:…`.")
     temporary_group: str | None = Field(description="Name of the group that carries the grant, while it lasts.")
     workflow_id: str
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What was decided."""
+        return verdict(self.status, decided=self.decided_by is not None, granted=self.expires_at is not None)
+
+    @property
+    def duration(self) -> timedelta:
+        """How long a grant lasts from its decision."""
+        return timedelta(minutes=self.requested_duration_mins)
 
 
 class TimelineView(BaseModel):
@@ -125,6 +135,8 @@ _VIEW: Final = f"""
 _ORDER: Final = "ORDER BY r.created_at DESC, r.id DESC"
 _NEWEST: Final = f" {_ORDER} LIMIT %(limit)s"
 _BEFORE: Final = "(r.created_at, r.id) < (%(before_at)s, %(before_id)s)"
+_OLDEST: Final = " ORDER BY r.created_at, r.id LIMIT %(limit)s"
+_AFTER: Final = "(r.created_at, r.id) > (%(before_at)s, %(before_id)s)"
 
 # Lowered by the database on both sides: its idea of lower case is not Python's for every letter.
 _SOUGHT: Final = "lower(s.email) LIKE lower(%(requester)s)"
@@ -180,11 +192,39 @@ async def list_mine(connection: Connection, person: Person, position: Position) 
     return await _list(connection, ["r.requester_id = %(person_id)s"], {"person_id": person.id}, position)
 
 
-async def list_awaiting(connection: Connection, person: Person, position: Position) -> Page[RequestView]:
-    """The pending requests that this person may decide, newest first.
+async def list_active(connection: Connection, person: Person, position: Position) -> Page[RequestView]:
+    """The grants of one person that last, newest first."""
+    conditions = ["r.requester_id = %(person_id)s", _STATUS_FILTER[Status.APPROVED]]
+    return await _list(connection, conditions, {"person_id": person.id}, position)
+
+
+async def list_awaiting(
+    connection: Connection, person: Person, position: Position, *, oldest_first: bool = False
+) -> Page[RequestView]:
+    """The pending requests that this person may decide, newest first, or as they came.
 
     The set form of `domain.deciding.may_decide`; a test holds the two to each other.
     """
+    return await _list(connection, *_awaiting(person), position, oldest_first=oldest_first)
+
+
+async def count_awaiting(connection: Connection, person: Person) -> int:
+    """How many pending requests this person may decide; counted up to 100."""
+    conditions, parameters = _awaiting(person)
+    rows = await connection.execute(
+        f"""
+        SELECT count(*) AS count FROM (
+            SELECT FROM access_requests r JOIN users u ON u.id = r.requester_id
+            WHERE {" AND ".join(conditions)} LIMIT 100
+        ) counted
+        """,
+        parameters,
+    )
+    row = await rows.fetchone()
+    return row["count"] if row else 0
+
+
+def _awaiting(person: Person) -> tuple[list[str], dict[str, Any]]:
     asked_of = [
         "r.approver_group_ids && %(group_ids)s",
         "(r.escalated_at IS NOT NULL AND r.escalation_group_id = ANY(%(group_ids)s))",
@@ -196,8 +236,7 @@ async def list_awaiting(connection: Connection, person: Person, position: Positi
         "coalesce(u.owner_id, u.id) <> %(principal_id)s",
         f"({' OR '.join(asked_of)})",
     ]
-    parameters = {"principal_id": person.principal_id, "group_ids": list(person.group_ids)}
-    return await _list(connection, conditions, parameters, position)
+    return conditions, {"principal_id": person.principal_id, "group_ids": list(person.group_ids)}
 
 
 async def list_all(
@@ -284,11 +323,13 @@ async def _list(
     position: Position,
     *,
     prepare: bool = True,
+    oldest_first: bool = False,
 ) -> Page[RequestView]:
-    wanted = [*conditions, _BEFORE] if position.before else conditions
+    order, further = (_OLDEST, _AFTER) if oldest_first else (_NEWEST, _BEFORE)
+    wanted = [*conditions, further] if position.before else conditions
     where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
     rows = await connection.execute(
-        _VIEW + where + _NEWEST,
+        _VIEW + where + order,
         {**parameters, **position.parameters},
         # Unprepared, a statement is planned for its values. How many people a pattern fits decides the plan; the one
         # for any pattern would read every request of everybody, where it fits everybody.

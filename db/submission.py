@@ -20,7 +20,7 @@ from db.transitions import next_to_ask
 from domain import events, notification
 from domain.actors import SystemActor
 from domain.custom_fields import check_answers
-from domain.deciding import Person
+from domain.deciding import Person, may_ask
 from domain.errors import Forbidden, Invalid, PendingRequestExists
 from domain.events import Event
 from domain.notification import Approver, Served
@@ -104,7 +104,7 @@ async def _submit(
 ) -> UUID:
     row = await _template(connection, submission.template_id)
     template = TemplateValues.model_validate({name: row[name] for name in TemplateValues.model_fields})
-    if template.allowed_group_ids and requester.group_ids.isdisjoint(template.allowed_group_ids):
+    if not may_ask(requester, frozenset(template.allowed_group_ids)):
         msg = "This template is for members of certain groups, and you are in none of them. Ask an administrator."
         raise Forbidden(msg)
     answers = _checked(template, submission, longest_mins)

@@ -426,6 +426,21 @@ class AccessToken(SQLModel, table=True):
     expires_at: datetime = _instant()
 
 
+class WebSession(SQLModel, table=True):
+    """Somebody who is signed in to the pages, in one browser. Signing out deletes the row."""
+
+    __tablename__ = "web_sessions"
+    __table_args__ = (Index("ix_web_sessions_expires", "expires_at"),)
+
+    token_hash: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    """SHA-256 of the token in the browser's cookie."""
+    user_id: UUID = _references("users.id", on_delete="RESTRICT", index=True)
+    issuer: str | None = Field(default=None, sa_type=Text)
+    """Who vouched for them; null: the sign-in of the development stack."""
+    created_at: datetime = _instant(now=True)
+    expires_at: datetime = _instant()
+
+
 class Secret(SQLModel, table=True):
     """A value that scripts read by name. Write-only over the API; encrypted at rest (`db.secrets`)."""
 

@@ -78,6 +78,11 @@ class Standing:
         )
 
 
+def may_ask(person: Person, allowed_group_ids: AbstractSet[UUID]) -> bool:
+    """Submit a request: anybody with an account, or where groups are named only their current members."""
+    return person.active and (not allowed_group_ids or not person.group_ids.isdisjoint(allowed_group_ids))
+
+
 def may_decide(standing: Standing) -> bool:
     """Approve or deny: a current member of whoever was asked, never the requester."""
     asked = (

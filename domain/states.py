@@ -33,6 +33,14 @@ class Action(StrEnum):
     EXPIRE = "expire"
 
 
+class Verdict(StrEnum):
+    """What was decided, as lists of requests show it (specification, Cancel and revoke)."""
+
+    APPROVED = "approved"
+    DENIED = "denied"
+    CANCELLED = "cancelled"
+
+
 OPEN: Final = frozenset({Status.PENDING, Status.APPROVED})
 """A request in one of these has a running workflow."""
 
@@ -52,3 +60,20 @@ _STEPS: Final[dict[tuple[Status, Action], Status]] = {
 def after(status: Status, action: Action) -> Status | None:
     """The status that `action` leads to from `status`, or None where the step does not exist."""
     return _STEPS.get((status, action))
+
+
+def verdict(status: Status, *, decided: bool, granted: bool) -> Verdict | None:
+    """What was decided; None where nothing was yet.
+
+    A request that was taken back was cancelled and never approved; a grant that was revoked stays approved.
+
+    Args:
+        status: where the request stands.
+        decided: `decided_by` is set: somebody decided other than its requester.
+        granted: it has a time at which its grant ends, or ended.
+    """
+    if status is Status.DENIED:
+        return Verdict.DENIED
+    if granted:
+        return Verdict.APPROVED
+    return Verdict.CANCELLED if decided or status is Status.REVOKED else None

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "web": {"activities", "api", "db", "domain", "settings", "workflows"},
     "script_worker": {"activities", "logs", "script_tasks", "settings", "workflows"},
     "worker": {"activities", "db", "domain", "logs", "settings", "workflows"},
-    "cli": {"activities", "api", "db", "domain", "logs", "script_worker", "settings", "worker", "workflows"},
+    "cli": {"activities", "api", "db", "domain", "logs", "script_worker", "settings", "web", "worker", "workflows"},
     # A client like any other: it knows the words of the API, and nothing of what is behind it.
     "cli/people": {"cli", "domain", "settings"},
     "settings": {"domain"},

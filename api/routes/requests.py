@@ -22,7 +22,6 @@ from db.database import Database
 from db.paging import Page
 from db.requests import MessageView, RequestView, TimelineView
 from db.run_history import RunView
-from domain.actors import Permission
 from domain.deciding import Person
 from domain.proofs import LIFETIME
 from domain.states import Action, Status
@@ -269,7 +268,7 @@ async def list_request_runs(request_id: UUID, caller: Caller, connection: Readin
     `access_requests.manage`.
     """
     await readable(connection, request_id, caller)
-    with_output = caller.is_admin or caller.holds(Permission.TASKS)
+    with_output = lifecycle.may_see_output(caller)
     return await run_history.list_of_request(connection, request_id, page, with_output=with_output)
 
 

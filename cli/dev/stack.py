@@ -181,6 +181,8 @@ class DevStack:
             "JUSTIAM_API_HOST": "127.0.0.1",
             "JUSTIAM_API_PORT": str(self._port),
             "JUSTIAM_PUBLIC_URL": self._api_url,
+            "JUSTIAM_DEV_SIGN_IN": "true",
+            "JUSTIAM_TEMPORAL_UI_URL": f"http://127.0.0.1:{self._temporal.ui_port}",
             "JUSTIAM_LOG_FORMAT": "console",
         }
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from cli.people import durations
 from cli.people.documents import Field, Message, Request, TimelineEntry
 from domain.actors import SystemActor
+from domain.states import Status, verdict
 
 SHORT_ID: Final = 8
 """Characters of an id that tables show, and that are enough to name a request."""
@@ -131,13 +132,10 @@ def status(request: Request) -> Text:
 def decision(request: Request) -> str:
     """What was decided, by whom; a request that its requester took back was cancelled."""
     decided_by = request["decided_by"]
-    if decided_by is None:
-        return "cancelled" if request["status"] == "revoked" else ""
-    if request["status"] == "denied":
-        return f"denied by {actor(decided_by)}"
-    if request["expires_at"] is None:
-        return f"cancelled by {actor(decided_by)}"
-    return f"approved by {actor(decided_by)}"
+    said = verdict(Status(request["status"]), decided=decided_by is not None, granted=request["expires_at"] is not None)
+    if said is None:
+        return ""
+    return said.value if decided_by is None else f"{said} by {actor(decided_by)}"
 
 
 def template_name(request: Request) -> str:

@@ -1,0 +1,141 @@
+"""Word of changes, from PostgreSQL to the browsers that look at them.
+
+One connection listens for each API process while anybody looks. What changed is judged by the rule of who may read it,
+and only its id is told: the browser then asks for its page again, and gets what it may see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+from uuid import UUID
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from db import requests
+from db.database import Database
+from domain import deciding
+from domain.deciding import Person, Standing
+
+_log = structlog.get_logger(__name__)
+
+CHANNEL: Final = "justiam_requests"
+"""Where the record's triggers tell the ids of requests that have changed."""
+_AGAIN_AFTER_SECS: Final = 2.0
+"""Before listening again, where the database went away."""
+_MOST_LOOKERS: Final = 2_000
+_MOST_UNTOLD: Final = 1_000
+
+
+class TooManyLook(Exception):
+    """As many browsers are told as one process can tell."""
+
+
+class Word(Enum):
+    """What is told beside the ids of requests."""
+
+    LOOK = "Something may have been missed: look at everything again."
+    NOTHING = "Nothing has changed."
+
+
+@dataclass(eq=False)
+class _Looker:
+    """One open page."""
+
+    person: Person
+    untold: set[UUID | Word] = field(default_factory=set)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def tell(self, word: UUID | Word) -> None:
+        self.untold.add(word if len(self.untold) < _MOST_UNTOLD else Word.LOOK)
+        self.woken.set()
+
+
+class Changes:
+    """Tells open pages of changes to what they may see. Listens while there are any."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = database_url
+        self._lookers: set[_Looker] = set()
+        self._listening: asyncio.Task[None] | None = None
+        self._hears = False
+        self._closing = False
+
+    def close(self) -> None:
+        """Let go of all pages: the process is about to end. May be called by a signal handler."""
+        self._closing = True
+        for looker in self._lookers:
+            looker.woken.set()
+
+    async def seen_by(
+        self, db: Database, person: Person, patience: float, lifetime: float
+    ) -> AsyncIterator[UUID | Word]:
+        """The ids of requests that change from now on, as far as this person may read them.
+
+        Begins with LOOK once nothing is missed any more.
+
+        Args:
+            db: the record.
+            person: who looks.
+            patience: seconds after which NOTHING is told.
+            lifetime: seconds after which it ends, so that whoever looks on has to show again who they are.
+
+        Raises:
+            TooManyLook: this process has its hands full.
+        """
+        if len(self._lookers) >= _MOST_LOOKERS:
+            raise TooManyLook
+        looker = _Looker(person)
+        if self._hears:
+            looker.tell(Word.LOOK)
+        self._lookers.add(looker)
+        if self._listening is None or self._listening.done():
+            self._listening = asyncio.create_task(self._listen(db))
+        ends = asyncio.get_running_loop().time() + lifetime
+        try:
+            while not self._closing and asyncio.get_running_loop().time() < ends:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience):
+                        await looker.woken.wait()
+                looker.woken.clear()
+                changed, looker.untold = looker.untold, set()
+                for word in changed or {Word.NOTHING}:
+                    yield word
+        finally:
+            self._lookers.discard(looker)
+            if not self._lookers and self._listening is not None:
+                self._listening.cancel()
+                self._listening, self._hears = None, False
+
+    async def _listen(self, db: Database) -> None:
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    self._url, autocommit=True, application_name="justiam live"
+                ) as connection:
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                    self._hears = True
+                    for looker in self._lookers:
+                        looker.tell(Word.LOOK)
+                    async for notice in connection.notifies():
+                        await self._tell(db, UUID(notice.payload))
+            except (psycopg.Error, OSError) as error:
+                self._hears = False
+                _log.warning("pages are not told of changes", error=str(error))
+            await asyncio.sleep(_AGAIN_AFTER_SECS)
+
+    async def _tell(self, db: Database, request_id: UUID) -> None:
+        async with db.connection() as connection:
+            found = await requests.get(connection, request_id)
+        if found is None:
+            return
+        _, asked = found
+        for looker in self._lookers:
+            if deciding.may_read(Standing.of(looker.person, asked)):
+                looker.tell(request_id)

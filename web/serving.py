@@ -1,0 +1,45 @@
+"""The HTTP server: uvicorn, which lets go of pages that listen for changes before it waits for what is in hand."""
+
+from __future__ import annotations
+
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from settings import Settings
+from web.app import create_app
+from web.live import Changes
+
+_KEEP_ALIVE_SECS: Final = 75
+"""Longer than load balancers keep an idle connection, so that none sends a call into one that is being closed."""
+_GRACEFUL_SHUTDOWN_SECS: Final = 5
+"""How long answers in progress may take after the API was told to stop."""
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
+        super().__init__(config)
+        self._changes = changes
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # An open page would otherwise keep its connection, and the process, until it is ended by force.
+        self._changes.close()
+        super().handle_exit(sig, frame)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECS,
+        timeout_keep_alive=_KEEP_ALIVE_SECS,
+    )
+    _Server(config, app.state.changes).run()
