@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from email.message import Message
+from itertools import islice
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -19,6 +20,11 @@ REFUSALS: Final = ("payload_too_large", "unsupported_media_type")
 _DEEPEST: Final = 16
 """Levels of lists and objects. Ours have four; functions that walk a value by recursion have to get through."""
 _LARGEST_NUMBER: Final = 2**63
+_LONGEST_NAME: Final = 200
+"""Characters of a field's name; the longest of ours, a UUID, has 36. What is wrong below a name is told with it: one as
+long as half a body would be repeated for each value in the other half."""
+_MOST_FOUND: Final = 50
+"""As many as an answer names."""
 
 
 class BodyLimit:
@@ -71,7 +77,8 @@ async def acceptable(request: Request) -> None:
         body = await request.json()
     except (ValueError, RecursionError):
         raise Invalid(("body", "is not JSON that can be read")) from None
-    errors = [(".".join(path) or "body", message) for path, message in _unacceptable(body)]
+    found = islice(_unacceptable(body), _MOST_FOUND)
+    errors = [(".".join(path) or "body", message) for path, message in found]
     if errors:
         raise Invalid(*errors)
 
@@ -84,6 +91,9 @@ def _unacceptable(body: Any) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: 
             yield path, f"is nested deeper than {_DEEPEST} levels"
         elif isinstance(value, dict):
             for key, item in value.items():
+                if len(key) > _LONGEST_NAME:
+                    yield path, f"has a field whose name is longer than {_LONGEST_NAME} characters"
+                    continue
                 if message := _not_storable(key):
                     yield path, f"has a field whose name {message}"
                 waiting.append(((*path, key), item))

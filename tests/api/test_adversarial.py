@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -161,6 +162,23 @@ class TestBodies:
         problem = check_problem(answer, 422, "validation_error")
         assert len(answer.content) < 40_000, "the answer grows with what was sent"
         assert len(problem["errors"]) <= 50
+
+    @pytest.mark.parametrize("values", [b"NaN", b'"\\u0000"', b'{"\\u0000":1}'], ids=["NaN", "NUL", "a NUL in a name"])
+    @pytest.mark.parametrize("name", [b"a" * 30_000, b"a" * 200], ids=["a long name", "an ordinary name"])
+    async def test_what_is_wrong_below_a_name_is_not_kept_with_it_over_and_over(
+        self, standing_house: House, name: bytes, values: bytes
+    ) -> None:
+        body = b'{"' + name + b'":[' + b",".join([values] * ((MAX_BODY_BYTES - 31_000) // (len(values) + 1))) + b"]}"
+        tracemalloc.start()
+        try:
+            answer = await standing_house.call(
+                "POST", "/groups", standing_house.admin, content=body, headers={"Content-Type": "application/json"}
+            )
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(check_problem(answer, 422, "validation_error")["errors"]) <= 50
+        assert most < 100 * MAX_BODY_BYTES, "what a body takes grows with its square"
 
     @EVERY_BODY
     @pytest.mark.parametrize(
