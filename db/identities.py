@@ -128,6 +128,8 @@ async def _link_by_email(connection: Connection, identity: Identity) -> None:
         INSERT INTO user_identities (issuer, subject, user_id)
         SELECT %(issuer)s, %(subject)s, id FROM users
         WHERE lower(email) = lower(%(email)s) AND active AND owner_id IS NULL
+          -- In any case, but of ASCII alone: the Kelvin sign is a k in lower case, and its mailbox somebody else's.
+          AND lower(email COLLATE "C") = lower(%(email)s COLLATE "C")
         ON CONFLICT DO NOTHING
         """,
         {"issuer": identity.issuer, "subject": identity.subject, "email": identity.linking_email},

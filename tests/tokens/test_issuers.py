@@ -369,6 +369,15 @@ class TestLinkingByEmail:
                 assert not await _let_in(shop, issuer.token(**sent)), claims
         assert await _linked(issuer, shop) == 0
 
+    async def test_tells_letters_apart_that_are_one_in_lower_case(self, shop: Shop, issuer: Issuer) -> None:
+        kim, other = await shop.person("kim"), await shop.person("jürgen")
+        async with _accepting(shop.house, issuer, link_by_email=True):
+            for imposter in (kim.email.replace("k", "\N{KELVIN SIGN}"), kim.email.replace("i", "İ")):
+                assert not await _let_in(shop, issuer.token(email=imposter, email_verified=True)), imposter
+            assert await _linked(issuer, shop) == 0
+            email = other.email.replace("j", "J").replace("example", "EXAMPLE")
+            assert (await _me(shop, issuer.token(email=email, email_verified=True))).json()["id"] == str(other.id)
+
     async def test_is_for_issuers_that_are_trusted_with_it(self, shop: Shop, issuer: Issuer) -> None:
         async with _accepting(shop.house, issuer):
             assert not await _let_in(shop, issuer.token(email=shop.dana.email, email_verified=True))
