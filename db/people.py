@@ -54,3 +54,16 @@ async def find(connection: Connection, actor: str) -> Person | None:
     rows = await connection.execute(f"SELECT {PERSON_COLUMNS} FROM users u WHERE {condition}", [value])
     row = await rows.fetchone()
     return None if row is None else person(row)
+
+
+async def permissions_at_hand(connection: Connection, user_id: UUID) -> frozenset[str]:
+    """What somebody holds, or comes by with a token for one of their service accounts; active or not."""
+    rows = await connection.execute(
+        """
+        SELECT DISTINCT unnest(g.permissions) AS permission
+        FROM users u JOIN group_members m ON m.user_id = u.id JOIN groups g ON g.id = m.group_id AND NOT g.system
+        WHERE u.id = %(user_id)s OR u.owner_id = %(user_id)s
+        """,
+        {"user_id": user_id},
+    )
+    return frozenset([row["permission"] for row in await rows.fetchall()])

@@ -141,7 +141,7 @@ async def replace(db: Database, caller: Person, user_id: UUID, values: UserValue
 
     Raises:
         NotFound: there is none with this id.
-        Forbidden: the account has permissions that the caller does not hold.
+        Forbidden: the account, or one that it owns, has permissions that the caller does not hold.
         InUse: another user has the email address.
         Invalid: the owner is another one, is deactivated, or the caller deactivates themselves.
     """
@@ -154,8 +154,8 @@ async def replace(db: Database, caller: Person, user_id: UUID, values: UserValue
             owner = None if user.owner_id is None else await _locked(session, user.owner_id, share=True)
             user = await _locked(session, user_id)
             async with driver_connection(session) as connection:
-                person = await people.find(connection, str(user_id))
-            refuse_giving(caller.permissions, person.permissions if person else frozenset(), "The account")
+                at_hand = await people.permissions_at_hand(connection, user_id)
+            refuse_giving(caller.permissions, at_hand, "The account, or a service account that it owns,")
             if values.owner_id != user.owner_id:
                 raise Invalid(("owner_id", "cannot be changed; make another account"))
             if not values.active and user_id in {caller.id, caller.principal_id}:

@@ -65,7 +65,7 @@ async def create_user(database: Db, _: DirectoryManager, values: UserValues, res
 async def update_user(
     database: Db, temporal: Temporal, caller: DirectoryManager, user_id: UserId, values: UserValues
 ) -> UserView:
-    """Needs `directory.manage`, and every permission that the user has.
+    """Needs `directory.manage`, and every permission that the user and their service accounts have.
 
     Replaces all values; `owner_id` cannot be changed. `active: false` counts at once: tokens stop working, claims and
     votes are gone, pending requests are cancelled, grants end, and the service accounts of the user are deactivated

@@ -173,6 +173,20 @@ class TestReplace:
         check_problem(answer, 403, "forbidden")
         assert (await house.call("GET", "/users/me", house.admin)).json()["email"] == house.admin.email
 
+    @pytest.mark.parametrize("changed", [{"email": "manager2@example.com"}, {"active": False}], ids=str)
+    async def test_needs_every_permission_that_the_service_accounts_have(
+        self, house: House, changed: dict[str, Any]
+    ) -> None:
+        manager = await house.person("manager", Permission.DIRECTORY)
+        dana = await house.person("dana")
+        bot = await house.person("bot", Permission.REQUESTS, owner=dana)
+        # Whoever becomes the owner makes the tokens of the account, and it is deactivated with the owner.
+        answer = await house.call("PUT", f"/users/{dana.id}", manager, json=_values(dana, **changed))
+        check_problem(answer, 403, "forbidden")
+        assert (await house.call("GET", "/users/me", bot)).status_code == 200
+        answer = await house.call("PUT", f"/users/{dana.id}", house.admin, json=_values(dana, **changed))
+        assert answer.status_code == 200, answer.text
+
     async def test_refuses_an_email_that_is_taken(self, house: House) -> None:
         dana = await house.person("dana")
         sent = _values(dana, email=house.admin.email.upper())
