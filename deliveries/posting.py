@@ -192,7 +192,7 @@ def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
         return min(int(value[:9]), _LONGEST_WAIT_SECS)
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return min(max(round((moment - datetime.now(UTC)).total_seconds()), 0), _LONGEST_WAIT_SECS)

@@ -237,7 +237,7 @@ def _retry_after(answer: httpx.Response) -> float:
     except ValueError:
         try:
             wait = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return _USUAL_WAIT_SECS
     return max(wait, 0.1) if math.isfinite(wait) else _USUAL_WAIT_SECS
 

@@ -125,7 +125,9 @@ def test_nobody_waits_longer_than_is_bearable(service: Service, script: Script, 
     assert str(refused(service)) == "record_unavailable: The database is away. Try again later."
 
 
-@pytest.mark.parametrize("wait", ["soon", "-1", "nan", "Wed, 21 Oct 2015 07:28:00 GMT"])
+@pytest.mark.parametrize(
+    "wait", ["soon", "-1", "nan", "Wed, 21 Oct 2015 07:28:00 GMT", "Mon, 01 Jan 99999999999 00:00:00 GMT"]
+)
 def test_a_strange_retry_after_is_survived(service: Service, script: Script, wait: str) -> None:
     script.answers = [(503, BUSY[1], {"Retry-After": wait}), (200, {}, {})]
     assert service.get("/users/me") == {}

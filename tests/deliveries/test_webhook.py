@@ -122,8 +122,17 @@ async def test_is_not_repeated_where_it_cannot(
 class TestRetryAfter:
     @pytest.mark.parametrize(
         ("value", "seconds"),
-        [("120", 120), ("0", 0), ("99999999999999", 86_400), ("soon", None), ("-5", None), ("Tue, 99 Foo", None)],
-        ids=["seconds", "now", "for ever", "a word", "negative", "no date"],
+        [
+            ("120", 120),
+            ("0", 0),
+            ("99999999999999", 86_400),
+            ("soon", None),
+            ("-5", None),
+            ("Tue, 99 Foo", None),
+            ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+            ("Mon, 01 Jan 2026 00:00:00 +99999999999999", None),
+        ],
+        ids=["seconds", "now", "for ever", "a word", "negative", "no date", "no year", "no time zone"],
     )
     async def test_is_handed_on_in_seconds(
         self, receiver: Receiver, policy: Outbound, envelope: MakeEnvelope, value: str, seconds: int | None
