@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -22,8 +23,8 @@ class Cookies:
 
     def __init__(self, settings: Settings) -> None:
         key = settings.secret_key.get_secret_value()
-        self._sessions = Signer(key, salt="web session", digest_method="sha256")
-        self._forms = Signer(key, salt="web form", digest_method="sha256")
+        self._sessions = Signer(key, salt="web session", digest_method=hashlib.sha256)
+        self._forms = Signer(key, salt="web form", digest_method=hashlib.sha256)
         self._notes = URLSafeTimedSerializer(key, salt="web note")
         self._secure = urlsplit(settings.token_issuer).scheme == "https"
         # A browser takes a cookie with this prefix from a secure page of this very host alone, never of a sibling.
