@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import uuid4
 
 import pytest
@@ -11,6 +12,8 @@ from playwright.async_api import Page, expect
 from db.templates import TemplateView
 from tests.api.house import Somebody
 from tests.web.conftest import Stage, violations
+
+DONE: Final = "I\N{RIGHT SINGLE QUOTATION MARK}m done"
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,14 @@ async def test_three_people_see_each_others_changes_without_a_reload(stage: Stag
 
         await alice.goto("/")
         await expect(alice.locator("#active")).to_contain_text("3 h 59 min")
-        await alice.get_by_role("button", name="I’m done").click()
+        await alice.get_by_role("button", name=DONE).click()
         await expect(alice.get_by_text("Ended: “Database read-only access”.")).to_be_visible()
         await expect(alice.locator("#active")).to_be_hidden()
         await expect(carol.locator("#title .chip")).to_have_text("Revoked")
         # An approved-then-revoked request keeps its decision.
         await alice.goto("/requests")
-        await expect(alice.locator("tbody tr").first.locator("[data-label=Decision]")).to_contain_text("Approved by bob")
+        decision = alice.locator("tbody tr").first.locator("[data-label=Decision]")
+        await expect(decision).to_contain_text("Approved by bob")
 
 
 async def test_who_has_a_pending_request_is_told_and_cannot_send_another(stage: Stage, scene: _Scene) -> None:
@@ -147,12 +151,13 @@ async def test_without_scripts_people_ask_approve_and_cancel(stage: Stage, scene
         await bob.get_by_role("button", name="Approve").click()
         await alice.reload()
         assert await alice.locator("#title .chip").inner_text() == "Approved"
-        await alice.get_by_text("I’m done").click()
+        await alice.get_by_text(DONE).click()
         await alice.get_by_role("button", name="End it").click()
         assert await alice.locator("#title .chip").inner_text() == "Revoked"
 
 
-async def test_in_development_people_sign_in_with_one_click_and_out(stage: Stage, scene: _Scene) -> None:
+@pytest.mark.usefixtures("scene")
+async def test_in_development_people_sign_in_with_one_click_and_out(stage: Stage) -> None:
     async with stage.person(None) as page:
         await page.goto("/requests")
         assert "/sign-in" in page.url
