@@ -32,8 +32,16 @@ help: ## Show this list
 dev: $(STAMP) ## Run the whole service: PostgreSQL, Temporal, worker, API, demo data (ARGS="--port 0 …")
 	@$(BIN)/justiam dev $(ARGS)
 
+.PHONY: browser
+browser: ## Install the browser of the page tests where it is missing (Debian, Ubuntu; as root)
+	@command -v chromium google-chrome >/dev/null || [ -n "$${CHROMIUM:-}" ] || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "==> installing Chromium for the tests of the pages"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; \
+		else echo "==> no Chromium here, so the pages are not tried in a browser: apt-get install chromium"; fi; }
+
 .PHONY: test
-test: $(STAMP) ## Run every check that CI runs
+test: $(STAMP) browser ## Run every check that CI runs
 	@$(MAKE) format-check lint typecheck pytest
 
 # With which hashes begin differs from run to run, and the processes that share the tests have to name them alike.

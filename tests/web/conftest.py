@@ -171,6 +171,8 @@ async def violations(page: Page) -> list[str]:
 async def browser() -> AsyncIterator[Browser]:
     """Debian's Chromium, without a window."""
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None and os.environ.get("CI"):
+        pytest.fail("CI has no browser, so that the pages were not tried: apt-get install chromium")
     if path is None:
         pytest.skip("There is no browser: install Debian's chromium, or name one with CHROMIUM=/path/to/it")
     async with async_playwright() as playwright:
