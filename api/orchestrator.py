@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Final, Self
+from itertools import islice
+from typing import Any, Final, Self
 from uuid import UUID
 
 import structlog
 from temporalio.client import (
     Client,
+    WithStartWorkflowOperation,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -34,11 +36,16 @@ _log = structlog.get_logger(__name__)
 _START: Final = timedelta(seconds=2)
 """Who submits does not wait longer for Temporal than this; a worker starts the workflow later."""
 _NUDGE: Final = timedelta(seconds=2)
+"""For all the workflows that one call nudges."""
+_MOST_NUDGED: Final = 200
+"""By one call; a worker tells the others. A group may be asked in thousands of requests."""
 _ATTEMPTS: Final = 3
 """Sends of a decision that Temporal drops. It is carried out once, however often it is sent."""
 _DROPPED: Final = frozenset({RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION})
 """How Temporal answers an update that arrived while its workflow's last task was under way, and one whose workflow
 task was refused, because a signal came in between, say."""
+_UNREACHABLE: Final = (RPCError, RuntimeError, TimeoutError)
+"""How a call to Temporal fails that had no answer. RuntimeError is what its client raises where it cannot connect."""
 
 
 class Orchestrator:
@@ -65,9 +72,10 @@ class Orchestrator:
     async def start(self, head: Head) -> None:
         """Start a request's workflow. A request is accepted without it: what fails here, a worker does later."""
         try:
-            await processes.start(self._connected, head, rpc_timeout=_START)
-        except (RPCError, RuntimeError) as error:
-            _log.warning("workflow_not_started", request_id=str(head.id), error=str(error))
+            async with _at_most(_START):
+                await processes.start(self._connected, head, rpc_timeout=_START)
+        except _UNREACHABLE as error:
+            _log.warning("workflow_not_started", request_id=str(head.id), error=_said(error))
 
     async def decide(
         self,
@@ -95,15 +103,17 @@ class Orchestrator:
         """
         proof = self.proofs.mint(head.id, action, person.id, jti=decision_id, now=datetime.now(UTC))
         decision = Decision(comment=comment, proof=proof)
+        patience = self._timeout + extra
         try:
-            return await self._update(head, action, decision, decision_id, self._timeout + extra)
+            async with _at_most(patience):
+                return await self._update(head, action, decision, decision_id, patience)
         except WorkflowUpdateFailedError as error:
             if isinstance(error.cause, ApplicationError) and error.cause.type in ERRORS_BY_CODE:
                 raise refusal(error.cause.type, error.cause.message) from error
             # The workflow went away under the decision: terminated or reset by an operator.
             raise _unavailable() from error
-        except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, RuntimeError) as error:
-            _log.warning("decision_unanswered", request_id=str(head.id), action=action.value, error=str(error))
+        except (WorkflowUpdateRPCTimeoutOrCancelledError, *_UNREACHABLE) as error:
+            _log.warning("decision_unanswered", request_id=str(head.id), action=action.value, error=_said(error))
             raise _unavailable() from error
 
     async def _update(
@@ -111,17 +121,19 @@ class Orchestrator:
     ) -> RequestState:
         """Answered by the workflow; where that ends at this moment, by a new run of it from the record."""
         for attempt in range(_ATTEMPTS):
+            operation = head.start_operation()
             try:
                 state: RequestState = await self._connected.execute_update_with_start_workflow(
                     action.value,
                     decision,
                     result_type=RequestState,
-                    start_workflow_operation=head.start_operation(),
+                    start_workflow_operation=operation,
                     id=decision_id,
                     rpc_timeout=patience,
                 )
-            except RPCError as error:
-                if error.status not in _DROPPED or attempt == _ATTEMPTS - 1:
+            except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+                _seen(operation)
+                if not isinstance(error, RPCError) or error.status not in _DROPPED or attempt == _ATTEMPTS - 1:
                     raise
             else:
                 return state
@@ -135,15 +147,16 @@ class Orchestrator:
         """
         proof = self.proofs.mint(head.id, action, person.id, jti=decision_id, now=datetime.now(UTC))
         try:
-            await self._connected.start_workflow(
-                AccessRequestWorkflow.run,
-                AccessRequestInput(request_id=head.id),
-                start_signal=action.value,
-                start_signal_args=[Decision(comment=comment, proof=proof)],
-                rpc_timeout=self._timeout,
-                **head.start_options,
-            )
-        except (RPCError, RuntimeError) as error:
+            async with _at_most(self._timeout):
+                await self._connected.start_workflow(
+                    AccessRequestWorkflow.run,
+                    AccessRequestInput(request_id=head.id),
+                    start_signal=action.value,
+                    start_signal_args=[Decision(comment=comment, proof=proof)],
+                    rpc_timeout=self._timeout,
+                    **head.start_options,
+                )
+        except _UNREACHABLE as error:
             raise _unavailable() from error
 
     async def reconcile(self, request_ids: Iterable[UUID]) -> None:
@@ -153,24 +166,29 @@ class Orchestrator:
             try:
                 await processes.reconcile(self._connected, request_id, rpc_timeout=_NUDGE)
             except (RPCError, RuntimeError) as error:
-                _log.warning("reconcile_not_sent", request_id=str(request_id), error=str(error))
+                _log.warning("reconcile_not_sent", request_id=str(request_id), error=_said(error))
 
-        await asyncio.gather(*map(nudge, request_ids))
+        try:
+            async with _at_most(_NUDGE):
+                await asyncio.gather(*map(nudge, islice(request_ids, _MOST_NUDGED)))
+        except TimeoutError as error:
+            _log.warning("reconcile_not_sent", error=_said(error))
 
     async def start_run(self, run_id: UUID) -> None:
         """Start the workflow of a run; what fails here, a worker does within a minute."""
         try:
-            await dispatching.start_run(self._connected, run_id, rpc_timeout=_START)
-        except (RPCError, RuntimeError) as error:
-            _log.warning("run_not_started", run_id=str(run_id), error=str(error))
+            async with _at_most(_START):
+                await dispatching.start_run(self._connected, run_id, rpc_timeout=_START)
+        except _UNREACHABLE as error:
+            _log.warning("run_not_started", run_id=str(run_id), error=_said(error))
 
     async def keep_schedule(self, db: Database, task_id: UUID) -> None:
         """Give a task the Schedule that the record says it has; what fails here, a worker does within a minute."""
         try:
-            async with db.connection() as connection:
+            async with db.connection() as connection, _at_most(self._timeout):
                 await schedules.bring_up_to_date(connection, self._connected, task_id)
-        except (RPCError, RuntimeError) as error:
-            _log.warning("schedule_not_kept", task_id=str(task_id), error=str(error))
+        except _UNREACHABLE as error:
+            _log.warning("schedule_not_kept", task_id=str(task_id), error=_said(error))
 
     async def next_runs(self, task_id: UUID) -> list[datetime]:
         """When a task runs next by itself, the soonest first.
@@ -179,8 +197,9 @@ class Orchestrator:
             OrchestratorUnavailable: Temporal does not say.
         """
         try:
-            return await schedules.next_runs(self._connected, task_id)
-        except (RPCError, RuntimeError) as error:
+            async with _at_most(self._timeout):
+                return await schedules.next_runs(self._connected, task_id)
+        except _UNREACHABLE as error:
             raise OrchestratorUnavailable(
                 "Temporal, which keeps the times, does not answer. Try again in a moment."
             ) from error
@@ -190,6 +209,26 @@ class Orchestrator:
         if self._client is None:
             raise RuntimeError("use the orchestrator with `async with`")
         return self._client
+
+
+def _at_most(limit: timedelta) -> asyncio.Timeout:
+    """A limit for a call with all its repetitions.
+
+    The time-out that Temporal's client knows is that of one attempt, and where no server listens it makes attempts for
+    ten seconds.
+    """
+    return asyncio.timeout(limit.total_seconds())
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or "no answer in time"
+
+
+def _seen(operation: WithStartWorkflowOperation[Any, Any]) -> None:
+    """Look at why nothing was started, which is known already: asyncio logs with a traceback what nobody looked at."""
+    asyncio.ensure_future(operation.workflow_handle()).add_done_callback(
+        lambda task: task.cancelled() or task.exception()
+    )
 
 
 def _unavailable() -> OrchestratorUnavailable:

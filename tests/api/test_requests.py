@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
 from collections import Counter
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 import httpx
 import pytest
 
+from activities import setup
 from api.orchestrator import Orchestrator
 from db.templates import TemplateView
 from domain.actors import Permission
 from domain.states import Action
 from tests.api.house import House, Somebody
 from tests.api.problem import check_problem, fields
+from tests.servers import TestingTemporal
 
 PATIENCE_SECS = 15.0
 
@@ -549,6 +554,31 @@ class TestWithoutTemporal:
                 answer = await stage.act(request, "approve", stage.bob, headers={"Idempotency-Key": "a-click"})
         assert answer.status_code == 200, answer.text
         assert (answer.json()["status"], answer.json()["decided_by"]) == ("approved", stage.bob.email)
+
+    async def test_nobody_waits_for_one_that_went_away(
+        self, house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # With a connection that was there, and of which Temporal's client hopes that it comes back.
+        stage = await Stage.set(house)
+        with TestingTemporal(log_file=tmp_path / "temporal.log", ui_port=None) as server:
+            chosen = house.app.state.settings.model_copy(
+                update={"temporal_address": server.address, "temporal_rpc_timeout_secs": 1.0}
+            )
+            async with Orchestrator(chosen) as house.app.state.orchestrator:
+                await setup._search_attributes(house.app.state.orchestrator._connected)
+                await stage.submitted()
+                server.stop()
+                began = time.monotonic()
+                other = await Stage.set(house)
+                request = await other.submitted()
+                check_problem(await other.act(request, "approve", other.bob), 503, "orchestrator_unavailable")
+                values = {"email": other.alice.email, "name": "Alice", "active": False}
+                answer = await house.call("PUT", f"/users/{other.alice.id}", house.admin, json=values)
+                assert answer.status_code == 200, answer.text
+                assert time.monotonic() - began < 12, "2 s for the request, 1 s for the decision, 2 s for the nudge"
+        gc.collect()
+        await asyncio.sleep(0)
+        assert "never retrieved" not in caplog.text
 
     async def test_reading_and_talking_go_on(self, house: House) -> None:
         stage = await Stage.set(house)
