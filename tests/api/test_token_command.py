@@ -60,6 +60,22 @@ def _all_rows(database_url: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 class TestCreate:
+    def test_makes_an_administrator_whoever_made_a_group_of_the_name(self, database_url: str) -> None:
+        with psycopg.connect(database_url) as connection:
+            for name in ("Administrators", "administrators 2"):
+                connection.execute(
+                    """
+                    INSERT INTO groups (id, name, description, permissions, system)
+                    VALUES (gen_random_uuid(), %s, '', '{directory.manage}', false)
+                    """,
+                    [name],
+                )
+        for email in ("root@example.com", "other@example.com"):
+            person = _works(database_url, _justiam("create", email, "--administrator").stdout.strip())
+            assert person is not None
+            assert person.permissions == set(Permission)
+            assert len(person.group_ids) == 1
+
     def test_makes_the_first_administrator_of_a_new_installation(self, database_url: str) -> None:
         result = _justiam("create", "root@example.com", "--administrator")
         assert result.exit_code == 0, result.output
