@@ -71,7 +71,9 @@ class _Issuer:
             IssuerUnavailable: it does not say which keys it has.
         """
         found = self._find(token, algorithm)
-        if found is None or self._age(self._known_at) > FRESH_SECS:
+        stale = self._age(self._known_at) > FRESH_SECS
+        # One caller waits for fresher keys, the others have one that is good: an issuer can take long to say nothing.
+        if found is None or (stale and not (self._asking.locked() and self._age(self._known_at) < STALE_SECS)):
             async with self._asking:
                 # Whoever waited here finds what the one before has learnt.
                 found = self._find(token, algorithm)
@@ -103,6 +105,8 @@ class _Issuer:
             self._keys = await self._published()
             self._known_at = time.monotonic()
         except (httpx.HTTPError, httpx.InvalidURL, _Unusable, ValueError, RecursionError) as error:
+            # From now on: whoever waited meanwhile would ask, and wait as long, one after the other.
+            self._asked_at = time.monotonic()
             _log.warning("oidc_issuer_unavailable", issuer=self.configured.issuer, error=str(error) or repr(error))
 
     async def _published(self) -> list[Key]:

@@ -39,6 +39,7 @@ class Issuer:
         }
         self.asked: list[str] = []
         self.down = False
+        self.answers_after_secs = 0.0
 
     def public(self, kid: str | None, key: ec.EllipticCurvePrivateKey | None = None, **more: Any) -> dict[str, Any]:
         jwk: dict[str, Any] = json.loads(ECAlgorithm.to_jwk((key or self.key).public_key()))
@@ -70,6 +71,7 @@ class Issuer:
 
     def answer(self, path: str) -> tuple[int, bytes]:
         self.asked.append(path)
+        time.sleep(self.answers_after_secs)
         document = self.documents.get(path)
         if self.down or document is None:
             return 503, b""

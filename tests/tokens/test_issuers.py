@@ -270,6 +270,26 @@ class TestTheKeysOfAnIssuer:
         answer = await trusting.exchange(subject_token=issuer.token(), subject_token_type=JWT)
         check_oauth_error(answer, 503, "temporarily_unavailable")
 
+    async def test_that_are_known_are_waited_for_by_one_caller_when_it_hangs(
+        self, shop: Shop, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await identities.link(shop.house.db, shop.dana.email, issuer.url, "dana-1")
+        # As long as each other, as they are.
+        monkeypatch.setattr(issuers, "_TIMEOUT", httpx.Timeout(1.0))
+        monkeypatch.setattr(issuers, "ASKED_EVERY_SECS", 1.0)
+        async with _accepting(shop.house, issuer):
+            assert await _let_in(shop, issuer.token())
+            monkeypatch.setattr(issuers, "FRESH_SECS", 0.0)
+            await asyncio.sleep(1.1)
+            issuer.answers_after_secs = 3.0
+            began = time.monotonic()
+            assert all(await asyncio.gather(*(_let_in(shop, issuer.token()) for _ in range(10))))
+            assert time.monotonic() - began < 3, "ten waited one after the other"
+            began = time.monotonic()
+            for _ in range(5):
+                check_problem(await _me(shop, issuer.token({"kid": "nobody's"})), 401, "unauthenticated")
+            assert time.monotonic() - began < 3, "it was asked again at once"
+
     async def test_are_dropped_when_it_withdraws_them(
         self, trusting: Shop, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
