@@ -72,6 +72,10 @@ bench-rows: $(STAMP) ## Compare reading a record of a million requests with one 
 histories: $(STAMP) ## Store histories of this version's workflow, which later versions have to replay
 	@$(BIN)/pytest --quiet --no-header tests/workflows/test_replay.py -k happens_now --store-histories
 
+.PHONY: screenshots
+screenshots: $(STAMP) browser ## Keep pictures of the pages in docs/images
+	@$(BIN)/pytest --quiet --no-header tests/web/test_looks.py --store-screenshots
+
 .PHONY: lint
 lint: $(STAMP) ## Find mistakes (ruff, all rules but the explained exceptions)
 	@$(BIN)/ruff check

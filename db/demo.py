@@ -1,4 +1,4 @@
-"""The demo: people, groups, an application and the specification's two templates to try the service with."""
+"""The demo: people, groups, applications and templates to try the service with, the specification's two among them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 from db import applications, groups, templates, tokens, users
 from db.administrators import ADMINISTRATORS, OPERATOR
 from db.database import Database
-from db.paging import Position
+from db.paging import LARGEST_LIMIT, Position
 from domain.directory import ApplicationValues, GroupValues, MappingValues, UserValues
 from domain.templates import TemplateValues
 
@@ -79,30 +79,85 @@ async def _group(db: Database, name: str, people: dict[str, UUID]) -> UUID:
 
 
 async def _templates(db: Database, group_ids: dict[str, UUID]) -> None:
-    app_id = await _find(db, "applications", "name", "Internal DB")
-    if app_id is None:
-        values = ApplicationValues(name="Internal DB", description="The database behind the product.")
-        app_id = (await applications.create_application(db, values)).id
-    mappings = (await applications.list_mappings(db, Position(1), app_id=app_id)).items
-    if not mappings:
-        mapping = MappingValues(app_id=app_id, name="DB read-only role", claim="roles", value="db_readonly")
-        mappings = [await applications.create_mapping(db, mapping)]
-    granting = {"app_id": app_id, "mapping_ids": [mappings[0].id], "approver_group_ids": [group_ids["dba_team"]]}
-    for template in (
-        TemplateValues.model_validate({"name": "Database Read Access", **granting}),
-        TemplateValues.model_validate(
-            {
-                "name": "Database read-only access",
-                "description": "Grants read-only database credentials for up to 8 hours.",
-                "allowed_durations": [60, 240, 480],
-                "escalation_after_mins": 30,
-                "escalation_group_id": group_ids["engineering_managers"],
-                **granting,
-            }
-        ),
+    # The specification's own come last: lists begin with what was made last.
+    cluster = await _grantable(
+        db, "Kubernetes", "The clusters that the product runs on.", "Cluster admin", "groups:admin"
+    )
+    staging = await _mapping(db, cluster[0], "Staging developer", "groups:staging")
+    payroll = await _grantable(db, "Payroll", "Salaries and their reports.", "Payroll reader", "roles:payroll_read")
+    database = await _grantable(
+        db, "Internal DB", "The database behind the product.", "DB read-only role", "roles:db_readonly"
+    )
+    for values in (
+        {
+            "name": "Payroll reports",
+            "description": "To look into one report. Administrators decide.",
+            "app_id": payroll[0],
+            "mapping_ids": [payroll[1]],
+            "allowed_durations": [120],
+        },
+        {
+            "name": "Staging cluster",
+            "description": "Deploy and debug on staging.",
+            "app_id": cluster[0],
+            "mapping_ids": [staging],
+            "allowed_durations": [240, 480, 1440],
+            "auto_approve": True,
+            "require_justification": False,
+        },
+        {
+            "name": "Production cluster, break glass",
+            "description": "Full access to production during an incident.",
+            "app_id": cluster[0],
+            "mapping_ids": [cluster[1]],
+            "allowed_durations": [30, 60, 120],
+            "approver_group_ids": [group_ids["engineering_managers"]],
+            "escalation_after_mins": 15,
+            "custom_fields": [
+                {"label": "Incident", "type": "text", "required": True, "placeholder": "INC-1234"},
+                {"label": "Severity", "type": "select", "required": True, "options": ["SEV 1", "SEV 2", "SEV 3"]},
+                {"label": "Services", "type": "multi_select", "options": ["checkout", "search", "accounts"]},
+                {"label": "What you are going to do", "type": "textarea"},
+                {"label": "Somebody else is on the call", "type": "checkbox", "required": True},
+            ],
+        },
+        {
+            "name": "Database Read Access",
+            "app_id": database[0],
+            "mapping_ids": [database[1]],
+            "approver_group_ids": [group_ids["dba_team"]],
+        },
+        {
+            "name": "Database read-only access",
+            "description": "Grants read-only database credentials for up to 8 hours.",
+            "app_id": database[0],
+            "mapping_ids": [database[1]],
+            "allowed_durations": [60, 240, 480],
+            "approver_group_ids": [group_ids["dba_team"]],
+            "escalation_after_mins": 30,
+            "escalation_group_id": group_ids["engineering_managers"],
+        },
     ):
+        template = TemplateValues.model_validate(values)
         if await _find(db, "access_request_templates", "name", template.name) is None:
             await templates.create(db, template, longest_mins=max(template.allowed_durations, default=0))
+
+
+async def _grantable(db: Database, name: str, description: str, mapping: str, claim: str) -> tuple[UUID, UUID]:
+    """An application, and something that it grants."""
+    app_id = await _find(db, "applications", "name", name)
+    if app_id is None:
+        app_id = (await applications.create_application(db, ApplicationValues(name=name, description=description))).id
+    return app_id, await _mapping(db, app_id, mapping, claim)
+
+
+async def _mapping(db: Database, app_id: UUID, name: str, granted: str) -> UUID:
+    for mapping in (await applications.list_mappings(db, Position(LARGEST_LIMIT), app_id=app_id)).items:
+        if mapping.name == name:
+            return mapping.id
+    claim, _, value = granted.partition(":")
+    values = MappingValues(app_id=app_id, name=name, claim=claim, value=value)
+    return (await applications.create_mapping(db, values)).id
 
 
 async def _token(db: Database, user_id: UUID, known: dict[str, str] | None) -> str:

@@ -51,6 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="keep the histories of this run in tests/histories, for later versions to replay",
     )
+    parser.addoption("--store-screenshots", action="store_true", help="keep pictures of the pages in docs/images")
     parser.addoption("--fuzz-as", default="root,asker", help="who calls: those of tests/api/scene.py, and anonymous")
     parser.addoption("--fuzz-cases", type=int, default=3, help="how much is made up for each route")
     parser.addoption("--fuzz-seed", type=int, default=1, help="what is made up")

@@ -25,7 +25,7 @@ _HOUR: Final = 60
 _DAY: Final = 24 * _HOUR
 
 _ACTORS: Final = {
-    SystemActor.AUTO: "automatically, as the template says",
+    SystemActor.AUTO: "the template itself",
     SystemActor.OPERATOR: "an operator, in Temporal",
     SystemActor.DEACTIVATED: "the service, since the account was deactivated",
     SystemActor.EXPIRY: "the end of the granted time",

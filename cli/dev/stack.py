@@ -202,6 +202,7 @@ class DevStack:
             "",
             f"JustIAM is ready ({time.monotonic() - self._began:.1f} s). Ctrl-C stops it.",
             "",
+            f"  Pages             {self._api_url}",
             f"  API, try it out   {self._api_url}/docs",
             f"  Temporal UI       {ui_url}",
             f"  Tokens, addresses {description}",
