@@ -6,6 +6,9 @@ a quarter of one through a session (`bench/`). Administration (templates, direct
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -19,12 +22,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-Connection = AsyncConnection[DictRow]
-
 _ACQUIRE_TIMEOUT_SECS = 10.0
 """How long a caller waits for a free connection before it is told that the record is unavailable."""
 _STATEMENT_TIMEOUT = "15s"
 """No statement of the service is meant to take longer; one that does must not hold a connection for ever."""
+_ANSWER_SECS = 20.0
+"""How long an answer is waited for: longer than a statement may take. So only a server is given up that went silent,
+because its machine froze, or the network between was cut."""
 _CONNECT_TIMEOUT_SECS = 5
 _MAX_IDLE_SECS = 300.0
 _PLAIN_ROWS: Any = tuple_row
@@ -35,13 +39,35 @@ _PLAIN_ROWS: Any = tuple_row
 set_json_loads(from_json)
 
 
+class Connection(AsyncConnection[DictRow]):
+    """A connection that ends when its server says nothing for long: whoever waits is told, and it is not kept."""
+
+    is_patient: bool = False
+    """Waits for ever, for statements that may take as long as they do."""
+
+    async def wait(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as psycopg has it
+        """Wait for the server, as psycopg does for everything."""
+        if self.is_patient:
+            return await super().wait(*args, **options)
+        giving_up = asyncio.get_running_loop().call_later(_ANSWER_SECS, self._give_up)
+        try:
+            return await super().wait(*args, **options)
+        finally:
+            giving_up.cancel()
+
+    def _give_up(self) -> None:
+        # Who waits finds that the connection has ended. To cancel them would be to ask the silent server once more.
+        with socket.socket(fileno=os.dup(self.pgconn.socket)) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+
 class Database:
     """A pool of connections in autocommit mode; open it with `async with`."""
 
     def __init__(self, url: str, *, max_connections: int = 10) -> None:
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            connection_class=AsyncConnection[DictRow],
+            connection_class=Connection,
             kwargs={
                 "autocommit": True,
                 "row_factory": dict_row,
@@ -101,6 +127,7 @@ class Database:
 
 
 async def _restore(connection: Connection) -> None:
+    connection.is_patient = False
     await connection.set_autocommit(True)
     connection.row_factory = dict_row
 
