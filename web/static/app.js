@@ -136,6 +136,7 @@ function once(event) {
   setTimeout(() => delete form.dataset.sent, 5000);
 }
 
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 localise(document);
 tick();
 setInterval(tick, 1000);
