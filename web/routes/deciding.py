@@ -20,7 +20,7 @@ from db.paging import LARGEST_LIMIT, Position
 from db.requests import RequestView
 from domain import deciding
 from domain.deciding import Standing
-from domain.errors import AccessError, Invalid, NotFound
+from domain.errors import AccessError, Invalid, NotFound, OrchestratorUnavailable
 from domain.states import Action, after
 from domain.text import LongText
 from web import reading
@@ -31,6 +31,10 @@ from web.routes.sign_in import local
 
 router = APIRouter()
 
+_UNCERTAIN: Final = (
+    "It is not certain yet whether that was carried out: Temporal did not answer in time. Look again in a moment; "
+    "doing it a second time does no harm."
+)
 _COMMENT: Final = TypeAdapter(LongText)
 _EVERYTHING: Final = Position(LARGEST_LIMIT)
 _ACTIONS: Final = {"approve": Action.APPROVE, "deny": Action.DENY, "revoke": Action.REVOKE}
@@ -76,6 +80,8 @@ async def decide(visit: Visit, db: Db, temporal: Temporal, sent: Form, request_i
         return visit.back(back, "The comment is longer than 10,000 characters; nothing was decided.", "problem")
     except Invalid as error:
         return visit.back(back, " ".join(by_field(error).values()), "problem")
+    except OrchestratorUnavailable:
+        return visit.back(back, _UNCERTAIN, "problem")
     except AccessError as error:
         return visit.back(back, error.detail, "problem")
     return visit.back(back, _done(_ACTIONS[action], taken.view))
