@@ -28,7 +28,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from activities import setup
 from bench.bare_workflows import TASK_QUEUE, FloorLifecycle, FloorTimer
 from bench.load import Connection, Timings, in_parallel
-from bench.servers import process, wait_for
+from bench.servers import memory, process, wait_for
 from cli.dev import PostgresServer, TemporalDevServer
 from cli.dev.program import free_port
 from db import migrate, tokens
@@ -99,6 +99,8 @@ async def main() -> None:
         await _history(bench)
         for count in options.expiries:
             await _expiry_lag(bench, count)
+        if options.open:
+            await _memory(bench, options.open)
     lines = [vars(result) | {"ratio": result.ratio, "met": result.met} for result in bench.results]
     options.json.write_text(json.dumps({"measured_at": datetime.now(UTC).isoformat(), "results": lines}, indent=1))
     sys.stdout.write(f"\nWritten to {options.json}\n")
@@ -110,6 +112,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lifecycles", type=int, default=640, help="lifecycles of the 64 clients together")
     parser.add_argument("--reads", type=int, default=2000, help="calls for each reading endpoint")
     parser.add_argument("--expiries", type=int, nargs="*", default=[500, 2000], help="grants that end at once")
+    parser.add_argument("--open", type=int, default=20_000, help="grants that are open at once, for their memory")
     parser.add_argument("--json", type=Path, default=Path("bench-results.json"), help="where the results are written")
     return parser.parse_args()
 
@@ -339,6 +342,23 @@ async def _history(bench: Bench) -> None:
     bench.note(
         Result("history events, submit → approve → revoke", len(history.events), "events", 20, "≤ 1.1"),
         Result("regular activities of that", scheduled, "activities"),
+    )
+
+
+async def _memory(bench: Bench, count: int) -> None:
+    """What each program holds more for every grant that lasts, once all their workflows sleep."""
+    before = memory()
+    await _grants_until(bench, [uuid4() for _ in range(count)], datetime.now(UTC) + timedelta(days=1))
+    async with asyncio.timeout(3_600):
+        while await _waiting(bench) > 0:
+            await asyncio.sleep(1)
+    await asyncio.sleep(10)
+    after = memory()
+    bench.note(
+        *(
+            Result(f"{name}, for each of {count} open grants", (after[name] - before[name]) / count / 1000, "kB")
+            for name in sorted(before)
+        )
     )
 
 

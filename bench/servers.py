@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
+
 
 @contextmanager
 def process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
@@ -17,6 +19,21 @@ def process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
     finally:
         running.terminate()
         running.wait()
+
+
+def memory() -> dict[str, int]:
+    """Bytes that each program holds which this process has started: what is shared counts by parts (PSS)."""
+    held: dict[str, int] = {}
+    for child in psutil.Process().children(recursive=True):
+        try:
+            command, pss = " ".join(child.cmdline()), child.memory_full_info().pss
+        except psutil.NoSuchProcess:
+            continue
+        for name in ("justiam worker", "justiam api", "temporal", "postgres"):
+            if name in command:
+                held[name] = held.get(name, 0) + pss
+                break
+    return held
 
 
 async def wait_for(*ports: int) -> None:
