@@ -101,7 +101,8 @@ async def test_three_people_see_each_others_changes_without_a_reload(stage: Stag
 
         await alice.goto("/")
         await expect(alice.locator("#active")).to_contain_text("3 h 59 min")
-        await alice.get_by_role("button", name=DONE).click()
+        await alice.get_by_text(DONE).click()
+        await alice.get_by_role("button", name="End it").click()
         await expect(alice.get_by_text("Ended: “Database read-only access”.")).to_be_visible()
         await expect(alice.locator("#active")).to_be_hidden()
         await expect(carol.locator("#title .chip")).to_have_text("Revoked")
