@@ -51,20 +51,28 @@ class RunView(BaseModel):
         f"{EXCERPT_CHARS:,} characters. Null for callers without `tasks.manage` or `access_requests.manage`."
     )
     output_truncated: bool = Field(description="Whether there was more than `output` has.")
-    error: str | None = Field(description="What went wrong, in one line.")
+    error: str | None = Field(
+        description="What went wrong, in one line: the last one that a failing script printed, for callers who see "
+        "`output`."
+    )
     isolation: str | None = Field(description="What kept the script apart.")
 
 
 _COLUMNS: Final = """
     id, task_id, task_name, cause, event, request_id, timeline_id, integration_id, started_by, failure_mode, status,
-    attempt, created_at, started_at, finished_at, exit_code, duration_ms, error, isolation
+    attempt, created_at, started_at, finished_at, exit_code, duration_ms, isolation
 """
-_WHOLE: Final = "output, output_truncated"
+_WHOLE: Final = "error, output, output_truncated"
 _EXCERPT: Final = f"""
-    left(output, {EXCERPT_CHARS}) AS output,
+    error, left(output, {EXCERPT_CHARS}) AS output,
     output_truncated OR char_length(output) > {EXCERPT_CHARS} AS output_truncated
 """
-_WITHHELD: Final = "NULL AS output, output_truncated OR output <> '' AS output_truncated"
+# Where a script failed by itself, what went wrong is the last line that it printed.
+_WITHHELD: Final = """
+    CASE WHEN exit_code > 0 AND status <> 'timed_out' THEN 'It ended with exit code ' || exit_code || '.' ELSE error
+    END AS error,
+    NULL AS output, output_truncated OR output <> '' AS output_truncated
+"""
 
 
 async def list_of_task(connection: Connection, task_id: UUID, position: Position) -> Page[RunView]:

@@ -26,7 +26,7 @@ from domain.errors import Forbidden, NotFound, RequestNotActive, RequestNotPendi
 from domain.events import EVENT_OF, Event
 from domain.proofs import InvalidProof, ProofKey
 from domain.states import PEOPLES_ACTIONS, Action, Status, after
-from domain.tasks import TRIGGER_EVENTS, Report, RunNext, RunStatus
+from domain.tasks import TRIGGER_EVENTS, Ending, Report, RunNext, RunStatus
 from domain.templates import TriggerFailureMode
 from domain.text import made_storable
 from domain.transitions import (
@@ -136,7 +136,11 @@ async def end_block(db: Database, report: Report, request_id: UUID) -> RunNext:
     """Write down how the run of an approval ended; one that failed is in the request's timeline."""
     following = await runs.finish(db, report)
     if following.status in {RunStatus.FAILED, RunStatus.TIMED_OUT}:
-        error = report.result.error if report.result else report.error
+        # What a failing script printed at last is for who approves; the timeline is for all who may read the request.
+        result, error = report.result, report.error
+        if result is not None:
+            failed = result.ending is Ending.FAILED and (result.exit_code or 0) > 0
+            error = f"It ended with exit code {result.exit_code}." if failed else result.error
         key = f"{request_id}:run:{report.run_id}"
         async with db.transaction() as connection:
             await add_to_timeline(

@@ -435,6 +435,25 @@ class TestRunsOfARequest:
         assert run["output_truncated"] is (output is None)
         assert ("told" in answer.text) == (output is not None)
 
+    @pytest.mark.parametrize(
+        ("permissions", "error"),
+        [([], "It ended with exit code 1."), ([Permission.TASKS], "ValueError: no route to db7")],
+        ids=["nobody", "tasks"],
+    )
+    async def test_show_what_a_script_said_at_last_to_nobody_else_either(
+        self, house: House, permissions: list[Permission], error: str
+    ) -> None:
+        dana, request_id, _ = await self._fired(house)
+        if permissions:
+            await house.group("more", dana, permissions=permissions)
+        async with house.db.connection() as connection:
+            await connection.execute(
+                "UPDATE task_runs SET exit_code = 1, error = 'ValueError: no route to db7' WHERE request_id = %s",
+                [request_id],
+            )
+        [run] = (await house.call("GET", f"/access-requests/{request_id}/runs", dana)).json()["items"]
+        assert (run["error"], run["exit_code"]) == (error, 1)
+
     async def test_stay_with_it_when_their_task_is_deleted(self, house: House) -> None:
         _, request_id, task_id = await self._fired(house)
         async with house.db.connection() as connection:

@@ -151,6 +151,10 @@ class TestBlock:
             "SELECT * FROM task_runs WHERE request_id = %s AND failure_mode = 'block' AND status = 'failed'", request_id
         )
         assert await self.entry_of(house, run) == "trigger_failed"
+        (entry,) = await house.record.query(
+            "SELECT detail FROM access_request_timeline WHERE id = %s", run["timeline_id"]
+        )
+        assert (run["error"], entry["detail"]["reason"]) == ("ValueError: not today", "It ended with exit code 1.")
 
     async def entry_of(self, house: World, run: dict[str, Any]) -> str:
         """What the timeline links the run to."""
