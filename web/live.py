@@ -29,6 +29,9 @@ CHANNEL: Final = "justiam_requests"
 """Where the record's triggers tell the ids of requests that have changed."""
 _AGAIN_AFTER_SECS: Final = 2.0
 """Before listening again, where the database went away."""
+_SILENCE_SECS: Final = 20.0
+"""After which the database is asked whether it is still there."""
+_ANSWER_SECS: Final = 5.0
 _MOST_LOOKERS: Final = 2_000
 _MOST_UNTOLD: Final = 1_000
 
@@ -123,8 +126,12 @@ class Changes:
                     self._hears = True
                     for looker in self._lookers:
                         looker.tell(Word.LOOK)
-                    async for notice in connection.notifies():
-                        await self._tell(db, UUID(notice.payload))
+                    while True:
+                        async for notice in connection.notifies(timeout=_SILENCE_SECS):
+                            await self._tell(db, UUID(notice.payload))
+                        # A server that went silent, or behind a network that was cut, looks like one with no news.
+                        async with asyncio.timeout(_ANSWER_SECS):
+                            await connection.execute("SELECT 1")
             except (psycopg.Error, OSError) as error:
                 self._hears = False
                 _log.warning("pages are not told of changes", error=str(error))

@@ -175,3 +175,13 @@ async def test_who_is_signed_out_is_not_told(house: House) -> None:
     leaver = await visitor(house, await house.person(f"leaver-{uuid4()}"))
     assert (await leaver.post("/sign-out")).status_code == 303
     assert (await leaver.get("/live", **{"Sec-Fetch-Dest": "empty"})).status_code == 401
+
+
+async def test_nothing_is_missed_while_the_database_is_asked_whether_it_is_there(
+    house: House, changes: Changes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.live._SILENCE_SECS", 0.001)
+    asker = await house.person(f"asker-{uuid4()}")
+    async with looking(house, changes, asker) as (told,):
+        for _ in range(30):
+            await told.waits_for(await house.request(await house.template(), asker))
