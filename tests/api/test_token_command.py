@@ -144,7 +144,7 @@ class TestDemo:
             held[who] = person.permissions
         assert held == {"admin": set(Permission), "alice": set(), "bob": set(), "carol": set(), "erin": set()}
         rows = _all_rows(database_url)
-        assert len(rows["access_request_templates"]) == 2
+        assert len(rows["access_request_templates"]) == 5
         assert len(rows["group_members"]) == 4
 
     def test_changes_nothing_where_it_is_loaded(self, database_url: str) -> None:

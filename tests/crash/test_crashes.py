@@ -119,7 +119,14 @@ async def _furnish(dev: Dev, load: Load) -> list[str]:
             name = f"requester-{number}"
             user = await users.create(db, UserValues(email=f"{name}@example.com", name=name))
             load.tokens[name] = (await tokens.create_token(db, user.id, "test", timedelta(hours=1))).token
-        example = next(iter(dev.query("SELECT app_id, mapping_ids, approver_group_ids FROM access_request_templates")))
+        example = next(
+            iter(
+                dev.query(
+                    "SELECT app_id, mapping_ids, approver_group_ids FROM access_request_templates"
+                    " WHERE name = 'Database read-only access'"
+                )
+            )
+        )
         made = []
         for number in range(TEMPLATES):
             values = TemplateValues(
