@@ -7,6 +7,9 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The Terraform provider's own: its framework and the service want different versions of protobuf.
+PROVIDER_VENV := terraform/.venv
+PROVIDER_STAMP := $(PROVIDER_VENV)/.installed
 # What `justiam dev` is given, e.g. make dev ARGS="--port 0 --no-demo"
 ARGS ?=
 # What pytest is given, e.g. make pytest PYTEST_ARGS="-k escalation"
@@ -48,7 +51,7 @@ test: $(STAMP) browser ## Run every check that CI runs
 PYTEST = PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: pytest
-pytest: $(STAMP) ## Run the tests (PYTEST_ARGS="-k …")
+pytest: $(STAMP) $(PROVIDER_STAMP) ## Run the tests (PYTEST_ARGS="-k …")
 	@$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: coverage
@@ -90,8 +93,9 @@ format-check: $(STAMP)
 	@$(BIN)/ruff format --check
 
 .PHONY: typecheck
-typecheck: $(STAMP) ## Check the types (mypy, strict)
+typecheck: $(STAMP) $(PROVIDER_STAMP) ## Check the types (mypy, strict)
 	@$(BIN)/mypy
+	@cd terraform && ../$(BIN)/mypy --python-executable .venv/bin/python
 
 .PHONY: setup
 setup: $(STAMP) ## Make the environment in .venv
@@ -111,6 +115,24 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@touch $(STAMP)
 	@echo "==> $(VENV): ready"
 
+.PHONY: terraform-provider
+terraform-provider: $(PROVIDER_STAMP) ## Install the Terraform provider where terraform and tofu find it
+	@echo "==> $$($(PROVIDER_VENV)/bin/python -m justiam_provider.install)"
+
+.PHONY: terraform-docs
+terraform-docs: $(PROVIDER_STAMP) ## Write the pages of docs/terraform anew, from the provider's schema
+	@$(PROVIDER_VENV)/bin/python -m justiam_provider.documentation docs/terraform examples
+
+$(PROVIDER_STAMP): $(STAMP) terraform/requirements.txt terraform/pyproject.toml
+	@echo "==> $(PROVIDER_VENV): the Terraform provider and its locked dependencies"
+	@$(BIN)/python -m venv --clear $(PROVIDER_VENV)
+	@$(BIN)/uv pip install --quiet --system-certs --python $(PROVIDER_VENV)/bin/python --require-hashes \
+		-r terraform/requirements.txt || \
+		$(PROVIDER_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r terraform/requirements.txt
+	@$(PROVIDER_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
+		--config-settings editable_mode=compat -e terraform
+	@touch $(PROVIDER_STAMP)
+
 # Written for every platform and Python that the project supports, with hashes, and naming no index.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --upgrade
@@ -120,8 +142,9 @@ lock: $(STAMP) ## Lock the newest dependencies that fit into requirements/
 	@$(COMPILE) requirements/bootstrap.in --output-file requirements/bootstrap.txt
 	@$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
 	@$(COMPILE) pyproject.toml --all-extras --constraints requirements/runtime.txt --output-file requirements/dev.txt
+	@$(COMPILE) terraform/pyproject.toml --all-extras --output-file terraform/requirements.txt
 
 .PHONY: clean
 clean: ## Remove what was built; keeps the data of `make dev` (.justiam)
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
+	@rm -rf $(VENV) $(PROVIDER_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
