@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from domain.tasks import Ending, Language, RunResult, infer_language
-from script_tasks import running
-from script_tasks.running import OUTPUT_BYTES, Approver, Job, run
+from script_tasks import compiling, running
+from script_tasks.running import OUTPUT_BYTES, Approver, Job, run, unavailable
 from tests.deliveries.receiver import Receiver, receiving, response
 from tests.documented import blocks
 
@@ -393,6 +393,15 @@ func Run() (string, error) {
 }
 """
         assert (await go(script, cache)).ending is Ending.FAILED
+
+
+def test_without_a_compiler_a_go_script_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unavailable(Language.GO) is None
+    monkeypatch.setattr(compiling, "toolchain", lambda: None)
+    problem = unavailable(Language.GO)
+    assert problem is not None
+    assert "pip install 'justiam[go]'" in problem
+    assert unavailable(Language.PYTHON) is None
 
 
 class TestReferenceScripts:

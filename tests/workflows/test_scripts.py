@@ -163,6 +163,37 @@ class TestBlock:
         )
         return str(entry["kind"])
 
+    async def test_an_approval_by_signal_waits_for_its_task_as_well(self, house: World) -> None:
+        cast, request_id = await fired(house, "def run():\n    return 'by signal'", mode="block")
+        await house.signal(request_id, Action.APPROVE, cast.approver)
+        assert (await over(house, request_id, "approved"))["output"] == "by signal\n"
+
+        async def approved() -> bool:
+            row = await house.record.row(request_id)
+            return bool(row["status"] == Status.APPROVED and row["decided_by"] == cast.approver.email)
+
+        await eventually(approved)
+
+    async def test_signals_that_come_while_a_task_runs_are_judged_and_recorded(self, house: World) -> None:
+        script = "import time\ndef run():\n    time.sleep(2)"
+        cast, request_id = await fired(house, script, mode="block")
+        approving = asyncio.create_task(house.decide(request_id, Action.APPROVE, cast.approver))
+
+        async def running() -> bool:
+            found = await house.record.query(
+                "SELECT ticket_hash FROM task_runs WHERE request_id = %s AND event = 'approved'", request_id
+            )
+            return bool(found) and found[0]["ticket_hash"] is None
+
+        await eventually(running)
+        await house.signal(request_id, Action.APPROVE, cast.second_approver)
+        await house.signal(request_id, Action.APPROVE, cast.requester)
+        assert (await approving).decided_by == cast.approver.email
+        entries = await house.record.query(
+            "SELECT detail FROM access_request_timeline WHERE request_id = %s AND kind = 'refused'", request_id
+        )
+        assert [entry["detail"]["code"] for entry in entries] == ["decision_in_progress"] * 2
+
     async def test_who_cancels_meanwhile_stops_the_script(self, house: World) -> None:
         script = "import time\ndef run():\n    time.sleep(25)\n    return 'too late'"
         cast, request_id = await fired(house, script, mode="block")

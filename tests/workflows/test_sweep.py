@@ -14,6 +14,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from activities import processes, setup
+from db.tables import ScheduledTask
 from domain.actors import SystemActor, workflow_id
 from domain.states import Action, Status
 from domain.sweeping import SweepReport
@@ -306,3 +307,20 @@ async def test_temporal_is_furnished_once_and_repaired(temporal: TestingTemporal
             await eventually(lambda: runs(world, request_id))
             assert (await world.decide(request_id, Action.DENY, cast.approver)).status is Status.DENIED
     await schedule.delete()
+
+
+async def test_a_run_that_nobody_started_is_started_once(swept: World) -> None:
+    task = ScheduledTask(name="nobody started it", language="python", script="def run(): ...")
+    async with swept.db.session() as session:
+        session.add(task)
+    cast = await swept.record.cast(trigger_task_id=task.id)
+    request_id = await swept.request(cast)
+    await swept.has_looked(request_id)
+    await swept.record.execute("UPDATE task_runs SET dispatch_at = now() - interval '1 hour'")
+    (run,) = await swept.record.query("SELECT id FROM task_runs WHERE request_id = %s", request_id)
+    assert (await sweep(swept)).dispatched == 1
+    assert (await swept.client.get_workflow_handle(names.delivery_id(run["id"])).describe()).status is (
+        WorkflowExecutionStatus.RUNNING
+    )
+    # It is not due again for a while: the same run is not started by each sweep.
+    assert (await sweep(swept)).dispatched == 0
