@@ -35,16 +35,19 @@ help: ## Show this list
 dev: $(STAMP) ## Run the whole service: PostgreSQL, Temporal, worker, API, demo data (ARGS="--port 0 …")
 	@$(BIN)/justiam dev $(ARGS)
 
-.PHONY: browser
-browser: ## Install the browser of the page tests where it is missing (Debian, Ubuntu; as root)
-	@command -v chromium google-chrome >/dev/null || [ -n "$${CHROMIUM:-}" ] || { \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			echo "==> installing Chromium for the tests of the pages"; \
-			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; \
-		else echo "==> no Chromium here, so the pages are not tried in a browser: apt-get install chromium"; fi; }
+# Which package of Debian brings each program that the tests look for.
+.PHONY: system-packages
+system-packages: ## Install what only some tests need and is missing: Chromium, bubblewrap (Debian, Ubuntu; as root)
+	@missing=""; \
+	command -v chromium google-chrome >/dev/null || [ -n "$${CHROMIUM:-}" ] || missing="$$missing chromium"; \
+	command -v bwrap >/dev/null || missing="$$missing bubblewrap"; \
+	[ -z "$$missing" ] || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "==> installing for the tests:$$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $$missing >/dev/null; \
+	else echo "==> not here, so what needs it is not tested: apt-get install$$missing"; fi
 
 .PHONY: test
-test: $(STAMP) browser ## Run every check that CI runs
+test: $(STAMP) system-packages ## Run every check that CI runs
 	@$(MAKE) format-check lint typecheck pytest
 
 # With which hashes begin differs from run to run, and the processes that share the tests have to name them alike.
@@ -76,7 +79,7 @@ histories: $(STAMP) ## Store histories of this version's workflow, which later v
 	@$(BIN)/pytest --quiet --no-header tests/workflows/test_replay.py -k happens_now --store-histories
 
 .PHONY: screenshots
-screenshots: $(STAMP) browser ## Keep pictures of the pages in docs/images
+screenshots: $(STAMP) system-packages ## Keep pictures of the pages in docs/images
 	@$(BIN)/pytest --quiet --no-header tests/web/test_looks.py --store-screenshots
 
 .PHONY: lint

@@ -156,7 +156,24 @@ def run():
         assert result.output == "\N{REPLACEMENT CHARACTER}\x00ok"
 
 
+@pytest.fixture(params=["bubblewrap", "no bubblewrap"])
+def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With bubblewrap where it may be used, and as it is without."""
+    how: str = request.param
+    if how == "no bubblewrap":
+        monkeypatch.setattr(running, "_bubblewrap", lambda: None)
+    elif running._bubblewrap() is None:
+        pytest.skip("bubblewrap is not installed, or this machine forbids what it needs")
+    return how
+
+
+@pytest.mark.usefixtures("isolated")
 class TestIsolation:
+    async def test_is_told_with_the_run(self, cache: Path, isolated: str) -> None:
+        result = await carried_out("def run(): ...", cache)
+        assert isolated in result.isolation
+        assert ("no bubblewrap" in result.isolation) == (isolated == "no bubblewrap")
+
     async def test_inherits_nothing(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("JUSTIAM_SECRET_KEY", "what nobody may know")
         result = await carried_out(
