@@ -79,7 +79,9 @@ class Entity(iface.Resource):
         plan: State = {}
         for argument in self.ARGUMENTS:
             given = config.get(argument.name)
-            if given is not None:
+            if argument.write_only:
+                plan[argument.name] = None
+            elif given is not None:
                 plan[argument.name] = argument.settled(before.get(argument.name), given)
             elif argument.default is not Unknown:
                 plan[argument.name] = argument.settled(before.get(argument.name), argument.default)

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 import grpc
+import msgpack
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,6 +28,7 @@ from tf import iface
 from tf.gen import grpc_controller_pb2, grpc_controller_pb2_grpc, grpc_stdio_pb2_grpc, tfplugin_pb2_grpc
 from tf.gen import tfplugin_pb2 as pb
 from tf.provider import ProviderServicer
+from tf.types import Unknown
 from tf.utils import Diagnostics, read_dynamic_value, to_dynamic_value
 
 from justiam_provider.arguments import State
@@ -45,6 +47,26 @@ class Servicer(ProviderServicer):
         super().__init__(app)
         self._provider = app
 
+    def ValidateProviderConfig(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
+        """Check the provider block."""
+        _forget_refinements(request.config)
+        return super().ValidateProviderConfig(request, context)
+
+    def ValidateResourceConfig(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
+        """Check a resource."""
+        _forget_refinements(request.config)
+        return super().ValidateResourceConfig(request, context)
+
+    def ValidateDataResourceConfig(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
+        """Check a data source."""
+        _forget_refinements(request.config)
+        return super().ValidateDataResourceConfig(request, context)
+
+    def ConfigureProvider(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
+        """Connect."""
+        _forget_refinements(request.config)
+        return super().ConfigureProvider(request, context)
+
     def UpgradeResourceState(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
         """Complete the state of an earlier version, which did not know every attribute."""
         del context
@@ -56,12 +78,10 @@ class Servicer(ProviderServicer):
     def PlanResourceChange(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
         """Say what will be, from the configuration and what there is."""
         del context
+        _forget_refinements(request.config)
         entity = self._entity(request.type_name)
         prior: State | None = read_dynamic_value(request.prior_state)
         plan = entity.planned(read_dynamic_value(request.config), prior)
-        # What is write-only is in no plan. A Terraform that does not know the word shows it, masked, in its proposal.
-        proposed: State = read_dynamic_value(request.proposed_new_state)
-        plan |= {each.name: proposed[each.name] for each in entity.ARGUMENTS if each.write_only}
         replacing = entity.replacing(plan, prior) if prior else []
         return pb.PlanResourceChange.Response(
             planned_state=to_dynamic_value(plan),
@@ -73,6 +93,8 @@ class Servicer(ProviderServicer):
     def ApplyResourceChange(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
         """Make, change or delete."""
         del context
+        for value in (request.config, request.planned_state):
+            _forget_refinements(value)
         diags = Diagnostics()
         entity = self._entity(request.type_name)
         prior: State | None = read_dynamic_value(request.prior_state)
@@ -96,6 +118,17 @@ class Servicer(ProviderServicer):
 
     def _entity(self, type_name: str) -> Entity:
         return cast("Entity", self.app.new_resource(self._get_res_cls(type_name)))
+
+
+def _forget_refinements(value: Any) -> None:  # noqa: ANN401 - a generated message
+    """Make every unknown value of a message the one that the framework knows.
+
+    Terraform says of some what it knows all the same, such as how a text begins: extension 12 of the wire format. It
+    is free to be ignored.
+    """
+    if value.msgpack:
+        read = msgpack.unpackb(value.msgpack, ext_hook=lambda _code, _data: Unknown)
+        value.CopyFrom(to_dynamic_value(read))
 
 
 class _Controller(grpc_controller_pb2_grpc.GRPCControllerServicer):

@@ -85,9 +85,7 @@ class Workspace:
         return said
 
     def apply(self, *options: str, code: int = 0, **variables: str) -> str:
-        return plain(
-            self.run("apply", "-auto-approve", "-no-color", "-input=false", *options, code=code, **variables)
-        )
+        return plain(self.run("apply", "-auto-approve", "-no-color", "-input=false", *options, code=code, **variables))
 
     def plan(self, *options: str, code: int | None = None, **variables: str) -> str:
         return plain(self.run("plan", "-no-color", "-input=false", *options, code=code, **variables))
