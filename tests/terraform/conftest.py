@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -65,30 +65,31 @@ class Workspace:
     def write(self, text: str, file: str = "main.tf") -> None:
         (self.directory / file).write_text(text)
 
-    def run(self, *arguments: str, code: int | None = 0, **variables: str) -> str:
+    def run(self, *arguments: str, code: int | None = 0, variables: Mapping[str, str] | None = None) -> str:
         """Everything that a command says; it must end with `code`, unless that is None."""
+        given = {**self._variables, **(variables or {})}
         done = subprocess.run(
             [self._installed.terraform, *arguments],
             cwd=self.directory,
-            env=self._installed.environment(**self._variables | variables),
+            env=self._installed.environment(**given),
             capture_output=True,
             text=True,
             check=False,
             timeout=_TIMEOUT_SECS,
         )
         said = done.stdout + done.stderr
-        for name in ("JUSTIAM_TOKEN",):
-            if token := (self._variables | variables).get(name):
-                assert token not in said, "a token was printed"
+        if token := given.get("JUSTIAM_TOKEN"):
+            assert token not in said, "the token was printed"
         assert code is None or done.returncode == code, said
-        # Sentences, however narrow the frame that they are set in.
         return said
 
-    def apply(self, *options: str, code: int = 0, **variables: str) -> str:
-        return plain(self.run("apply", "-auto-approve", "-no-color", "-input=false", *options, code=code, **variables))
+    def apply(self, *options: str, code: int = 0, variables: Mapping[str, str] | None = None) -> str:
+        return plain(
+            self.run("apply", "-auto-approve", "-no-color", "-input=false", *options, code=code, variables=variables)
+        )
 
-    def plan(self, *options: str, code: int | None = None, **variables: str) -> str:
-        return plain(self.run("plan", "-no-color", "-input=false", *options, code=code, **variables))
+    def plan(self, *options: str, code: int | None = None, variables: Mapping[str, str] | None = None) -> str:
+        return plain(self.run("plan", "-no-color", "-input=false", *options, code=code, variables=variables))
 
     def changes_nothing(self) -> None:
         """A plan is empty."""

@@ -417,17 +417,17 @@ resource "justiam_secret" "secret" {
         )
         old = {"TF_VAR_hush": "hush-hush-1", "TF_VAR_generation": "1"}
         new = {"TF_VAR_hush": "hush-hush-2", "TF_VAR_generation": "1"}
-        configured.run("plan", "-input=false", "-out=saved.tfplan", **old)
+        configured.run("plan", "-input=false", "-out=saved.tfplan", variables=old)
         said = configured.run("show", "-json", "saved.tfplan")
-        said += configured.run("apply", "-input=false", "saved.tfplan", **old)
+        said += configured.run("apply", "-input=false", "saved.tfplan", variables=old)
         said += (configured.directory / "terraform.tfstate").read_text()
         assert "hush-hush" not in said
         state = configured.state()["justiam_secret.secret"]
         first = (await house.call("GET", f"/secrets/{state['id']}", house.admin)).json()["updated_at"]
 
         # Another value is not seen; another version sends it.
-        configured.plan("-detailed-exitcode", code=0, **new)
-        assert "1 changed" in configured.apply(**new | {"TF_VAR_generation": "2"})
+        configured.plan("-detailed-exitcode", code=0, variables=new)
+        assert "1 changed" in configured.apply(variables=new | {"TF_VAR_generation": "2"})
         second = (await house.call("GET", f"/secrets/{state['id']}", house.admin)).json()["updated_at"]
         assert second > first
         assert "hush-hush" not in (configured.directory / "terraform.tfstate").read_text()

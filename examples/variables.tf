@@ -1,0 +1,11 @@
+variable "slack_webhook" {
+  description = "The incoming webhook that the script posts to. Ephemeral: it is in no plan and no state."
+  type        = string
+  ephemeral   = true
+}
+
+variable "slack_webhook_version" {
+  description = "Count up when the webhook changes: nobody can see that a secret has."
+  type        = number
+  default     = 1
+}
