@@ -285,6 +285,13 @@ class Settings(ProgramSettings):
         le=120,
         description="Seconds by which the clock of an OpenID Connect issuer may be off",
     )
+    calls_per_minute: int = Field(
+        default=1_200,
+        ge=60,
+        le=1_000_000,
+        description="Calls that each process of the API takes from one person a minute, a sixth of them at once; more "
+        "are refused (429) with the time to wait",
+    )
     max_body_bytes: int = Field(
         default=262_144, ge=1_024, le=16_777_216, description="The largest body of an HTTP request, in bytes"
     )

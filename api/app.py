@@ -16,6 +16,7 @@ from api.authentication import caller
 from api.bodies import BodyLimit
 from api.headers import ResponseHeaders
 from api.issuers import Issuers
+from api.limits import CallLimit
 from api.orchestrator import Orchestrator
 from api.routes import (
     api_tokens,
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.settings = chosen
+    app.state.call_limit = CallLimit(chosen.calls_per_minute)
     app.state.vault = SecretVault(chosen.secret_key, chosen.encryption_keys)
     app.add_middleware(BodyLimit, limit=chosen.max_body_bytes)
     app.add_middleware(ResponseHeaders)

@@ -9,6 +9,7 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
 from api.bearers import person_behind
+from api.limits import CallLimit
 from domain.actors import Permission
 from domain.deciding import Person
 from domain.errors import Forbidden, Unauthenticated
@@ -32,9 +33,12 @@ class _KnownCaller(SecurityBase):
             Unauthenticated: there is no token, more than one, or one that is unknown, expired, revoked, not for this
                 API or belongs to somebody deactivated.
             IssuerUnavailable: the token's issuer does not say which keys it signs with.
+            TooManyCalls: this person calls too often.
         """
         token = _bearer_token(request.headers.getlist("authorization"))
-        return await person_behind(request, request.app.state.database, token)
+        person = await person_behind(request, request.app.state.database, token)
+        count_call(request, person)
+        return person
 
 
 caller: Final = _KnownCaller(
@@ -73,6 +77,16 @@ TasksReader = Annotated[Person, requires(Permission.TASKS, Permission.REQUESTS)]
 
 DirectoryReader = Annotated[Person, requires(Permission.DIRECTORY, Permission.REQUESTS)]
 """A caller who may see everybody: whoever manages the directory or the requests."""
+
+
+def count_call(request: Request, person: Person) -> None:
+    """Count a call of `person`.
+
+    Raises:
+        TooManyCalls: they call too often.
+    """
+    limit: CallLimit = request.app.state.call_limit
+    limit.take(person.principal_id)
 
 
 def _bearer_token(headers: list[str]) -> str:

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from domain.errors import AccessError, Invalid, SecretUnreadable
+from domain.errors import AccessError, Invalid, SecretUnreadable, TooManyCalls
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +56,11 @@ _KINDS: Final[dict[str, tuple[int, str, str]]] = {
     "payload_too_large": (413, "The body is too large", "The body may have at most 262144 bytes."),
     "unsupported_media_type": (415, "Unsupported media type", "Send the body as application/json."),
     "validation_error": (422, "The input is not valid", "name: is required"),
+    "too_many_calls": (
+        429,
+        "Too many calls",
+        "You send more calls than are taken from one caller. Try again in 1 second.",
+    ),
     "internal_error": (500, "Something went wrong here", "The failure was logged."),
     "secret_unreadable": (
         500,
@@ -72,9 +77,14 @@ _KINDS: Final[dict[str, tuple[int, str, str]]] = {
 }
 """Each code with its status, its title and, for the documentation, a detail it may come with."""
 
-_ALWAYS: Final = ("unauthenticated", "validation_error", "issuer_unavailable", "record_unavailable")
+_ALWAYS: Final = ("unauthenticated", "validation_error", "too_many_calls", "issuer_unavailable", "record_unavailable")
 """What every route under /api/v1 may answer."""
 
+_RETRY_AFTER: Final = {
+    "description": "Seconds after which to try again.",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 0},
+}
 _DOCUMENTED_HEADERS: Final[dict[int, dict[str, Any]]] = {
     401: {
         "WWW-Authenticate": {
@@ -83,13 +93,8 @@ _DOCUMENTED_HEADERS: Final[dict[int, dict[str, Any]]] = {
             "schema": {"const": "Bearer", "type": "string"},
         }
     },
-    503: {
-        "Retry-After": {
-            "description": "Seconds after which to try again.",
-            "required": True,
-            "schema": {"type": "integer", "minimum": 0},
-        }
-    },
+    429: {"Retry-After": _RETRY_AFTER},
+    503: {"Retry-After": _RETRY_AFTER},
 }
 """What `_headers` adds, as the OpenAPI document says it."""
 
@@ -205,6 +210,9 @@ async def _access_error(request: Request, raised: Exception) -> Response:
         return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
     if isinstance(error, Invalid):
         return _invalid(request, error.errors)
+    if isinstance(error, TooManyCalls):
+        headers = {"Retry-After": str(error.retry_after_secs)}
+        return answer(problem(code, error.detail, instance=_instance(request)), headers)
     if isinstance(error, SecretUnreadable):
         _log.error("a secret cannot be decrypted", path=request.scope["path"], detail=error.detail)
     return answer(problem(code, error.detail, instance=_instance(request)))

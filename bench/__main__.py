@@ -131,6 +131,7 @@ async def _running(directory: Path) -> AsyncIterator[Bench]:
             "JUSTIAM_SECRET_KEY": SECRET,
             "JUSTIAM_API_PORT": str(api_port),
             "JUSTIAM_LOG_LEVEL": "warning",
+            "JUSTIAM_CALLS_PER_MINUTE": "1000000",
         }
         uvicorn = ["uvicorn", "bench.floor:app", "--factory", f"--port={floor_port}", "--log-level=warning"]
         for command in (

@@ -110,6 +110,16 @@ class IssuerUnavailable(AccessError):
     code = "issuer_unavailable"
 
 
+class TooManyCalls(AccessError):
+    """The caller sends more than it may; what was refused was not begun."""
+
+    code = "too_many_calls"
+
+    def __init__(self, detail: str, retry_after_secs: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_secs = retry_after_secs
+
+
 class Invalid(AccessError):
     """The input breaks a rule; `errors` names each field and says what would be accepted."""
 

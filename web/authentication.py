@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from starlette.datastructures import FormData
 
+from api.authentication import count_call
 from db import web_sessions
 from domain.deciding import Person
 from domain.errors import Forbidden
@@ -27,6 +28,7 @@ async def signed_in(request: Request) -> Person:
 
     Raises:
         SignInNeeded: there is none.
+        TooManyCalls: this person calls too often.
     """
     cookies: Cookies = request.app.state.cookies
     token = cookies.session(request.cookies)
@@ -35,6 +37,7 @@ async def signed_in(request: Request) -> Person:
         raise SignInNeeded
     request.state.session = token
     request.state.person = person
+    count_call(request, person)
     return person
 
 

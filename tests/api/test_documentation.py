@@ -54,7 +54,7 @@ class TestOpenApi:
     @OPERATIONS
     def test_documents_each_refusal_with_an_example(self, operation: dict[str, Any]) -> None:
         failing = {status: answer for status, answer in operation["responses"].items() if status[0] in "45"}
-        assert {"401", "422", "503"} <= failing.keys()
+        assert {"401", "422", "429", "503"} <= failing.keys()
         for status, answer in failing.items():
             content = answer["content"]
             assert list(content) == ["application/problem+json"], "nothing but problem documents"
@@ -94,7 +94,7 @@ class TestOpenApi:
     def test_documents_the_headers_that_come_with_an_answer(self, operation: dict[str, Any]) -> None:
         headers = {status: set(answer.get("headers", {})) for status, answer in operation["responses"].items()}
         assert headers["401"] == {"WWW-Authenticate"}
-        assert headers["503"] == {"Retry-After"}
+        assert headers["429"] == headers["503"] == {"Retry-After"}
         assert headers.get("202", {"Preference-Applied"}) == {"Preference-Applied"}
         assert ("Location" in headers.get("201", ())) == bool(operation["responses"].get("201", {}).get("links"))
 
