@@ -1,6 +1,7 @@
 variable "slack_webhook" {
   description = "The incoming webhook that the script posts to. Ephemeral: it is in no plan and no state."
   type        = string
+  default     = "https://hooks.example.com/services/T000/B000/XXXX"
   ephemeral   = true
 }
 

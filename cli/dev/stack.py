@@ -230,6 +230,21 @@ class DevStack:
             "Approve it as bob, with the id from the answer:",
             "",
             f"  {self._curl('access-requests/<id>/approve', users['bob'], {'comment': 'For this incident.'})}",
+            *self._terraform(users),
+        ]
+
+    def _terraform(self, users: dict[str, Any]) -> list[str]:
+        """The example of docs/terraform, to be pasted into a shell in a checkout."""
+        if "admin" not in users:
+            return []
+        terraform = (
+            f"JUSTIAM_ENDPOINT={self._api_url} JUSTIAM_TOKEN={users['admin']['token']} terraform -chdir=examples"
+        )
+        return [
+            "",
+            "Have an environment made by Terraform (in a checkout):",
+            "",
+            f"  make terraform-provider && terraform -chdir=examples init && {terraform} apply",
         ]
 
     def _demo_template(self, users: dict[str, Any]) -> dict[str, Any] | None:
