@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Literal
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
@@ -18,6 +18,7 @@ from api.headers import ResponseHeaders
 from api.issuers import Issuers
 from api.limits import CallLimit
 from api.orchestrator import Orchestrator
+from api.readiness import Readiness, Ready
 from api.routes import (
     api_tokens,
     app_mappings,
@@ -65,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Orchestrator(chosen) as app.state.orchestrator,
             Issuers(chosen.oidc_issuers, leeway_secs=chosen.oidc_leeway_secs) as app.state.issuers,
         ):
+            app.state.readiness = Readiness(app.state.database, app.state.orchestrator)
             app.state.signing_keys = KeyRing(app.state.database, Vault(chosen.secret_key.get_secret_value()))
             yield
 
@@ -89,6 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     documentation.install(app)
     app.add_api_route("/healthz", healthz, summary="Whether the process answers", include_in_schema=False)
+    app.add_api_route("/readyz", readyz, summary="Whether the process can serve", include_in_schema=False)
     app.include_router(_routes())
     app.include_router(script_runs.router)
     app.routes.extend(oauth2.routes())
@@ -98,6 +101,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def healthz() -> Health:
     """Liveness, for whatever restarts the process."""
     return Health()
+
+
+async def readyz(request: Request, response: Response) -> Ready:
+    """Readiness, for whatever sends people here."""
+    readiness: Readiness = request.app.state.readiness
+    found = await readiness.look()
+    if found.missing:
+        response.status_code = 503
+    return found
 
 
 def _routes() -> APIRouter:

@@ -204,6 +204,14 @@ class Orchestrator:
                 "Temporal, which keeps the times, does not answer. Try again in a moment."
             ) from error
 
+    async def is_reachable(self, patience_secs: float) -> bool:
+        """Whether Temporal serves, as it says itself within this time."""
+        try:
+            async with asyncio.timeout(patience_secs):
+                return await self._connected.service_client.check_health()
+        except _UNREACHABLE:
+            return False
+
     @property
     def _connected(self) -> Client:
         if self._client is None:

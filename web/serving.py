@@ -6,7 +6,9 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
+from fastapi import FastAPI
 
+from api.readiness import Readiness
 from settings import Settings
 from web.app import create_app
 from web.live import Changes
@@ -18,13 +20,17 @@ _GRACEFUL_SHUTDOWN_SECS: Final = 5
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
-        self._changes = changes
+        self._app = app
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        readiness: Readiness | None = getattr(self._app.state, "readiness", None)
+        if readiness is not None:
+            readiness.drain()
         # An open page would otherwise keep its connection, and the process, until it is ended by force.
-        self._changes.close()
+        changes: Changes = self._app.state.changes
+        changes.close()
         super().handle_exit(sig, frame)
 
 
@@ -42,4 +48,4 @@ def run(settings: Settings) -> None:
         timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECS,
         timeout_keep_alive=_KEEP_ALIVE_SECS,
     )
-    _Server(config, app.state.changes).run()
+    _Server(config, app).run()

@@ -191,6 +191,7 @@ PUBLIC: Final = [
     "/oauth2/revoke",
     "/oauth2/token",
     "/openapi.json",
+    "/readyz",
     "/script-runs/redeem",
 ]
 
