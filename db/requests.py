@@ -246,6 +246,9 @@ async def list_all(
     status: Status | None = None,
     template_id: UUID | None = None,
     requester: str | None = None,
+    app_id: UUID | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> Page[RequestView]:
     """Every request, newest first (specification, Admin History View).
 
@@ -255,15 +258,25 @@ async def list_all(
         status: only these; a grant whose time is up counts as expired.
         template_id: only these.
         requester: part of the requester's email address, in any case.
+        app_id: only requests for this application.
+        since: only requests that were submitted then or later.
+        until: only requests that were submitted before.
     """
     conditions: list[str] = []
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = {"app_id": app_id, "since": since, "until": until}
     if status is not None:
         conditions.append(_STATUS_FILTER.get(status, "r.status = %(status)s"))
         parameters["status"] = status.value
     if template_id is not None:
         conditions.append("r.template_id = %(template_id)s")
         parameters["template_id"] = template_id
+    for value, condition in (
+        (app_id, "r.app_id = %(app_id)s"),
+        (since, "r.created_at >= %(since)s"),
+        (until, "r.created_at < %(until)s"),
+    ):
+        if value is not None:
+            conditions.append(condition)
     if requester is None:
         return await _list(connection, conditions, parameters, position)
     parameters["requester"] = f"%{_literally(requester)}%"

@@ -266,7 +266,7 @@ class AccessRequest(SQLModel, table=True):
             *_NEWEST,
             postgresql_include=["status", "template_id", "expires_at"],
         ),
-        Index("ix_access_requests_app", "app_id"),
+        Index("ix_access_requests_app", "app_id", *_NEWEST),
         Index("ix_access_requests_open", "id", postgresql_where=text(_OPEN)),
         Index("ix_access_requests_active", "expires_at", postgresql_where=text("status = 'approved'")),
         Index("ix_access_requests_open_mappings", "mapping_ids", postgresql_using="gin", postgresql_where=text(_OPEN)),

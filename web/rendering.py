@@ -49,7 +49,13 @@ class Pages:
             enable_async=False,
         )
         self._templates.filters.update(
-            duration=duration, moment=moment, countdown=countdown, actor=actor, clock=clock, path_part=path_part
+            duration=duration,
+            moment=moment,
+            countdown=countdown,
+            actor=actor,
+            clock=clock,
+            span=span,
+            path_part=path_part,
         )
         self._templates.globals.update(
             asset=_assets().__getitem__,
@@ -150,6 +156,11 @@ def clock(span: timedelta) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min" if minutes else f"{seconds} s"
+
+
+def span(seconds: float | None) -> str:
+    """Seconds as `clock` shows them, or that there are none."""
+    return "\N{EN DASH}" if seconds is None else clock(timedelta(seconds=seconds))
 
 
 def countdown(until: datetime | None, now: datetime) -> Markup:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from api import lifecycle
 from api.authentication import Caller, RequestsManager
@@ -176,7 +176,7 @@ async def list_requests_awaiting_me(caller: Caller, connection: Reading, page: P
 
 
 @router.get("/all", summary="List all requests", responses=refusals("forbidden"))
-async def list_all_requests(
+async def list_all_requests(  # noqa: PLR0917 - each is a filter
     _: RequestsManager,
     connection: Reading,
     page: Paging,
@@ -187,9 +187,21 @@ async def list_all_requests(
     requester: Annotated[
         FilterText | None, Query(description="Part of the requester's email address, in upper or lower case.")
     ] = None,
+    app_id: Annotated[UUID | None, Query(description="Only requests for this application.")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Only requests submitted then or later.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Only requests submitted before.")] = None,
 ) -> Page[RequestView]:
     """Every request of everybody, newest first. Needs `access_requests.manage`."""
-    return await requests.list_all(connection, page, status=status, template_id=template_id, requester=requester)
+    return await requests.list_all(
+        connection,
+        page,
+        status=status,
+        template_id=template_id,
+        requester=requester,
+        app_id=app_id,
+        since=since,
+        until=until,
+    )
 
 
 @router.get("/{request_id}", summary="Get a request", responses=refusals("forbidden", "not_found"))

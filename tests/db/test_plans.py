@@ -302,6 +302,21 @@ async def test_the_history_uses_indexes_with_any_filters(explained: Explained, s
         assert_narrow(plan, most_rows=_MOST_ROWS if requester is None else _MOST_ROWS_SOUGHT)
 
 
+async def test_the_history_uses_indexes_for_an_application_and_for_days(explained: Explained) -> None:
+    (busiest,) = await Record(explained.db).query(
+        "SELECT app_id FROM access_requests GROUP BY app_id ORDER BY count(*) DESC LIMIT 1"
+    )
+    long_ago = datetime.now(UTC) - timedelta(days=400)
+    for app_id in (None, busiest["app_id"], uuid4()):
+        for since, until in ((None, None), (long_ago, long_ago + timedelta(days=1)), (long_ago, None)):
+            plan = await explained.ask(
+                lambda connection, app_id=app_id, since=since, until=until: requests.list_all(  # type: ignore[misc]
+                    connection, FIRST, app_id=app_id, since=since, until=until
+                )
+            )
+            assert_narrow(plan)
+
+
 async def test_what_a_template_never_had_is_not_looked_for_in_all_it_had(explained: Explained) -> None:
     (automatic,) = await Record(explained.db).query(
         "SELECT id FROM access_request_templates WHERE auto_approve ORDER BY id LIMIT 1"

@@ -1,0 +1,217 @@
+"""For administrators: every request, and what they come to (specification, Admin History View)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BeforeValidator
+from starlette.responses import Response, StreamingResponse
+
+from api.authentication import RequestsManager
+from api.reading import Paging, Reading
+from api.resources import Db
+from db import applications, overview, requests, templates
+from db.database import Connection, Database
+from db.paging import LARGEST_LIMIT, Page, Position
+from db.requests import RequestView
+from domain.states import Status
+from domain.text import FilterText
+from web.resources import Visit
+
+router = APIRouter()
+
+_MOST_EXPORTED: Final = 1_000_000
+_BEGINS_A_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""What spreadsheets take for the begin of a formula."""
+
+# A form sends its empty fields as well.
+_EMPTY_IS_NONE: Final = BeforeValidator(lambda value: value or None)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which requests are listed; in the address, so that it can be shared."""
+
+    status: Status | None = None
+    template_id: UUID | None = None
+    requester: str | None = None
+    app_id: UUID | None = None
+    since: date | None = None
+    """The first day, in UTC."""
+    until: date | None = None
+    """The last day, in UTC."""
+
+    @property
+    def in_address(self) -> dict[str, str]:
+        """The parameters that make these filters."""
+        return {name: str(value) for name, value in asdict(self).items() if value is not None}
+
+    async def page(self, connection: Connection, position: Position) -> Page[RequestView]:
+        """The requests that they leave."""
+        return await requests.list_all(
+            connection,
+            position,
+            status=self.status,
+            template_id=self.template_id,
+            requester=self.requester,
+            app_id=self.app_id,
+            since=_midnight(self.since),
+            until=_midnight(self.until, days=1),
+        )
+
+
+def _midnight(day: date | None, *, days: int = 0) -> datetime | None:
+    # Beside the last day that there is, there is no other.
+    return None if day is None or day >= date.max else datetime.combine(day, time(), UTC) + timedelta(days=days)
+
+
+async def _filters(
+    status: Annotated[Status | None, _EMPTY_IS_NONE, Query()] = None,
+    template_id: Annotated[UUID | None, _EMPTY_IS_NONE, Query()] = None,
+    requester: Annotated[FilterText | None, _EMPTY_IS_NONE, Query()] = None,
+    app_id: Annotated[UUID | None, _EMPTY_IS_NONE, Query()] = None,
+    since: Annotated[date | None, _EMPTY_IS_NONE, Query()] = None,
+    until: Annotated[date | None, _EMPTY_IS_NONE, Query()] = None,
+) -> Filters:
+    return Filters(status, template_id, requester.strip() or None if requester else None, app_id, since, until)
+
+
+Wanted = Annotated[Filters, Depends(_filters)]
+
+
+@router.get("/history")
+async def history(
+    visit: Visit, _: RequestsManager, db: Db, connection: Reading, wanted: Wanted, position: Paging
+) -> Response:
+    """Every request, filtered."""
+    listed = await wanted.page(connection, position)
+    choices = Position(LARGEST_LIMIT)
+    return await visit.show(
+        "history.html",
+        requests=listed,
+        filters=wanted,
+        statuses=list(Status),
+        templates=sorted((await templates.list_templates(db, choices)).items, key=lambda each: each.name.lower()),
+        applications=sorted(
+            (await applications.list_applications(db, choices)).items, key=lambda each: each.name.lower()
+        ),
+    )
+
+
+@router.get("/history/export.csv")
+async def export_csv(_: RequestsManager, db: Db, wanted: Wanted) -> Response:
+    """The same requests as a table for spreadsheets."""
+    return _attachment(_csv(db, wanted), "text/csv; charset=utf-8", "csv")
+
+
+@router.get("/history/export.json")
+async def export_json(_: RequestsManager, db: Db, wanted: Wanted) -> Response:
+    """The same requests as the API shows them."""
+    return _attachment(_json(db, wanted), "application/json", "json")
+
+
+@router.get("/overview")
+async def figures(visit: Visit, _: RequestsManager, connection: Reading) -> Response:
+    """What is open, and how it went lately."""
+    return await visit.show("overview.html", seen=await overview.overview(connection), days=overview.DAYS)
+
+
+def _attachment(content: AsyncIterator[str], kind: str, ending: str) -> Response:
+    name = f"access-requests-{datetime.now(UTC):%Y-%m-%d}.{ending}"
+    return StreamingResponse(
+        content, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+    )
+
+
+async def _all(db: Database, wanted: Filters) -> AsyncIterator[RequestView]:
+    """Page by page, and without a connection meanwhile: whoever downloads slowly must not keep one."""
+    position, sent = Position(LARGEST_LIMIT), 0
+    while sent < _MOST_EXPORTED:
+        async with db.connection() as connection:
+            page = await wanted.page(connection, position)
+        for view in page.items:
+            yield view
+        sent += len(page.items)
+        if page.next_cursor is None:
+            return
+        position = Position.of(LARGEST_LIMIT, page.next_cursor)
+
+
+async def _json(db: Database, wanted: Filters) -> AsyncIterator[str]:
+    before = "[\n"
+    async for view in _all(db, wanted):
+        yield before + view.model_dump_json()
+        before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"
+
+
+async def _csv(db: Database, wanted: Filters) -> AsyncIterator[str]:
+    yield _line(_COLUMNS)
+    async for view in _all(db, wanted):
+        yield _line(_cells(view))
+
+
+_COLUMNS: Final = [
+    "id",
+    "status",
+    "decision",
+    "template",
+    "application",
+    "requester",
+    "requester_name",
+    "minutes",
+    "justification",
+    "answers",
+    "submitted_at",
+    "decided_by",
+    "decided_at",
+    "comment",
+    "expires_at",
+    "ended_at",
+    "ended_by",
+]
+
+
+def _cells(view: RequestView) -> list[Any]:
+    labels = {field.key: field.label for field in view.custom_fields}
+    answers = {labels.get(key, key): value for key, value in view.custom_answers.items()}
+    return [
+        view.id,
+        view.status.value,
+        view.verdict or "",
+        view.template_name + ("" if view.template_id else " (deleted template)"),
+        view.app_name,
+        view.requester.email,
+        view.requester.name,
+        view.requested_duration_mins,
+        view.justification,
+        json.dumps(answers, ensure_ascii=False) if answers else "",
+        view.created_at,
+        view.decided_by,
+        view.decided_at,
+        view.decision_comment,
+        view.expires_at,
+        view.ended_at,
+        view.ended_by,
+    ]
+
+
+def _line(cells: list[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(_cell(value) for value in cells)
+    return line.getvalue()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = value.isoformat() if isinstance(value, datetime) else str(value)
+    return f"'{text}" if text.startswith(_BEGINS_A_FORMULA) else text
