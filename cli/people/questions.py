@@ -8,12 +8,13 @@ from typing import TypeVar
 
 import typer
 
-from cli.people import answers, durations, naming
+from cli.people import answers, naming
 from cli.people.answers import Answers
 from cli.people.documents import Field, Template
 from cli.people.naming import Named, NotOne
 from cli.people.rendering import plain
 from cli.people.session import say
+from domain import durations
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cli.people import durations
 from cli.people.documents import Field, Message, Request, TimelineEntry
+from domain import durations
 from domain.actors import SystemActor
 from domain.states import Status, verdict
 

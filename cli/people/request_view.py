@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from cli.people import durations, rendering
+from cli.people import rendering
 from cli.people.documents import Request
+from domain import durations
 
 
 def facts(request: Request, *, briefly: bool = False) -> Table:

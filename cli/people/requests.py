@@ -310,7 +310,7 @@ def _act(context: typer.Context, action: Action, wanted: str, comment: str, *, y
 
 
 def _question(action: Action, request: Request) -> str:
-    from cli.people import durations
+    from domain import durations
 
     if action is Action.APPROVE:
         return f"Grant this for {durations.spell(request['requested_duration_mins'])} from now?"

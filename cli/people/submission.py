@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cli.people import answers, durations, finding, questions
+from cli.people import answers, finding, questions
 from cli.people.answers import Answers
 from cli.people.client import Service
 from cli.people.documents import Template
 from cli.people.errors import Misused
 from cli.people.rendering import plain
 from cli.people.session import at_a_terminal
+from domain import durations
 
 
 @dataclass(frozen=True)

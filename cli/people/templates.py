@@ -64,7 +64,8 @@ def list_(context: typer.Context, *, as_json: AsJson = False) -> None:
 def show(context: typer.Context, template: TemplateName, *, as_json: AsJson = False) -> None:
     """Show a template: what it grants, for how long, who decides, what it asks."""
     with signed_in(context) as service:
-        from cli.people import durations, finding, rendering
+        from cli.people import finding, rendering
+from domain import durations
 
         found = finding.template(service, template)
         if as_json:
@@ -113,7 +114,7 @@ def show(context: typer.Context, template: TemplateName, *, as_json: AsJson = Fa
 
 
 def _durations(template: Template) -> str:
-    from cli.people import durations
+    from domain import durations
 
     return ", ".join(durations.spell(each) for each in sorted(template["allowed_durations"])) or "any duration"
 

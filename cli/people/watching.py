@@ -10,11 +10,11 @@ from typing import Final
 from rich.console import Console
 from rich.status import Status
 
-from cli.people import durations
 from cli.people.client import Service
 from cli.people.documents import Page, Request, TimelineEntry
 from cli.people.errors import NotGranted, Unavailable
 from cli.people.rendering import seconds_until, waiting_for
+from domain import durations
 
 _FIRST_PAUSE_SECS: Final = 0.5
 _LONGEST_PAUSE_SECS: Final = 10.0

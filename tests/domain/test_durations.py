@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.people import durations
+from domain import durations
 
 
 @pytest.mark.parametrize(
