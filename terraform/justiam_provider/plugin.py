@@ -75,6 +75,14 @@ class Servicer(ProviderServicer):
         state = {name: stored.get(name) for name in names}
         return pb.UpgradeResourceState.Response(upgraded_state=to_dynamic_value(state))
 
+    def ReadResource(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
+        """Say what there is. The framework would keep a set that is null where it is empty now."""
+        del context
+        diags = Diagnostics()
+        entity = self._entity(request.type_name)
+        state = entity.read(iface.ReadContext(diags, request.type_name), read_dynamic_value(request.current_state))
+        return pb.ReadResource.Response(new_state=to_dynamic_value(state), diagnostics=diags.to_pb())
+
     def PlanResourceChange(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
         """Say what will be, from the configuration and what there is."""
         del context

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
 from temporalio.client import Client
@@ -23,6 +24,69 @@ ROOT: Final = Path(__file__).parents[2]
 PROVIDER_PYTHON: Final = ROOT / "terraform" / ".venv" / "bin" / "python"
 VERSIONS: Final = (ROOT / "examples" / "versions.tf").read_text()
 _TIMEOUT_SECS: Final = 60
+
+SURROUNDINGS: Final = """
+resource "justiam_application" "other" { name = "Other ${var.mark}" }
+resource "justiam_group" "one" { name = "one ${var.mark}" }
+resource "justiam_group" "two" { name = "two ${var.mark}" }
+resource "justiam_user" "dana" {
+  email = "dana-${var.mark}@example.com"
+  name  = "Dana"
+}
+resource "justiam_secret" "token" {
+  name  = "TOKEN_${upper(var.mark)}"
+  value = "hidden-1"
+}
+variable "mark" { default = "MARK" }
+"""
+
+LEAST: Final = """
+resource "justiam_application" "app" { name = "App ${var.mark}" }
+resource "justiam_app_mapping" "mapping" {
+  app_id = justiam_application.app.id
+  name   = "Reader"
+  claim  = "roles"
+  value  = "reader"
+}
+resource "justiam_group" "group" { name = "group ${var.mark}" }
+resource "justiam_user" "user" {
+  email = "user-${var.mark}@example.com"
+  name  = "User"
+}
+resource "justiam_group_membership" "membership" {
+  group_id = justiam_group.group.id
+  user_id  = justiam_user.user.id
+}
+resource "justiam_scheduled_task" "task" {
+  name   = "task ${var.mark}"
+  script = "def run(): ..."
+}
+resource "justiam_access_request_template" "template" {
+  name   = "Template ${var.mark}"
+  app_id = justiam_application.app.id
+}
+resource "justiam_integration" "mail" {
+  name   = "mail ${var.mark}"
+  target = "email"
+  events = ["access_request.submitted"]
+}
+resource "justiam_integration" "hook" {
+  name   = "hook ${var.mark}"
+  target = "webhook"
+  events = ["access_request.submitted"]
+  url    = "https://one.example.com/hook"
+}
+resource "justiam_integration" "script" {
+  name    = "script ${var.mark}"
+  target  = "task"
+  events  = ["access_request.submitted"]
+  task_id = justiam_scheduled_task.task.id
+}
+resource "justiam_secret" "secret" {
+  name  = "SECRET_${upper(var.mark)}"
+  value = "hidden-2"
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -158,3 +222,10 @@ def address(house: House, temporal: TestingTemporal, temporal_client: Client) ->
 def workspace(installed: Installed, address: str, house: House, tmp_path: Path) -> Workspace:
     """An empty directory, with the administrator's token in the environment."""
     return Workspace(installed, tmp_path, JUSTIAM_ENDPOINT=address, JUSTIAM_TOKEN=house.admin.token)
+
+
+@pytest.fixture
+def configured(workspace: Workspace) -> Workspace:
+    """The surroundings, under names that no other test has."""
+    workspace.write(SURROUNDINGS.replace("MARK", uuid4().hex[:8]), "surroundings.tf")
+    return workspace

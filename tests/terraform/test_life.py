@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import shutil
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -10,70 +11,7 @@ import pytest
 
 from db import templates
 from tests.api.house import House
-from tests.terraform.conftest import Workspace
-
-SURROUNDINGS: Final = """
-resource "justiam_application" "other" { name = "Other ${var.mark}" }
-resource "justiam_group" "one" { name = "one ${var.mark}" }
-resource "justiam_group" "two" { name = "two ${var.mark}" }
-resource "justiam_user" "dana" {
-  email = "dana-${var.mark}@example.com"
-  name  = "Dana"
-}
-resource "justiam_secret" "token" {
-  name  = "TOKEN_${upper(var.mark)}"
-  value = "hidden-1"
-}
-variable "mark" { default = "MARK" }
-"""
-
-LEAST: Final = """
-resource "justiam_application" "app" { name = "App ${var.mark}" }
-resource "justiam_app_mapping" "mapping" {
-  app_id = justiam_application.app.id
-  name   = "Reader"
-  claim  = "roles"
-  value  = "reader"
-}
-resource "justiam_group" "group" { name = "group ${var.mark}" }
-resource "justiam_user" "user" {
-  email = "user-${var.mark}@example.com"
-  name  = "User"
-}
-resource "justiam_group_membership" "membership" {
-  group_id = justiam_group.group.id
-  user_id  = justiam_user.user.id
-}
-resource "justiam_scheduled_task" "task" {
-  name   = "task ${var.mark}"
-  script = "def run(): ..."
-}
-resource "justiam_access_request_template" "template" {
-  name   = "Template ${var.mark}"
-  app_id = justiam_application.app.id
-}
-resource "justiam_integration" "mail" {
-  name   = "mail ${var.mark}"
-  target = "email"
-  events = ["access_request.submitted"]
-}
-resource "justiam_integration" "hook" {
-  name   = "hook ${var.mark}"
-  target = "webhook"
-  events = ["access_request.submitted"]
-  url    = "https://one.example.com/hook"
-}
-resource "justiam_integration" "script" {
-  name    = "script ${var.mark}"
-  target  = "task"
-  events  = ["access_request.submitted"]
-  task_id = justiam_scheduled_task.task.id
-}
-resource "justiam_secret" "secret" {
-  name  = "SECRET_${upper(var.mark)}"
-  value = "hidden-2"
-}
-"""
+from tests.terraform.conftest import LEAST, SURROUNDINGS, Installed, Workspace
 
 MOST: Final = """
 resource "justiam_application" "app" {
@@ -177,13 +115,6 @@ PATHS: Final = {
 }
 
 
-@pytest.fixture
-def configured(workspace: Workspace) -> Workspace:
-    """The surroundings, under names that no other test has."""
-    workspace.write(SURROUNDINGS.replace("MARK", uuid4().hex[:8]), "surroundings.tf")
-    return workspace
-
-
 CHANGED: Final = {
     "justiam_application.app": {"name", "description"},
     "justiam_app_mapping.mapping": {"name", "claim", "value", "group_ids"},
@@ -212,6 +143,26 @@ KINDS: Final = {
     "scheduled_task": "task",
     "access_request_template": "template",
 }
+
+
+@pytest.fixture(scope="module")
+def everything(installed: Installed, address: str, house: House, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory whose configuration was applied, to be copied: what is in the service is left as it is."""
+    workspace = Workspace(
+        installed, tmp_path_factory.mktemp("everything"), JUSTIAM_ENDPOINT=address, JUSTIAM_TOKEN=house.admin.token
+    )
+    workspace.write(SURROUNDINGS.replace("MARK", uuid4().hex[:8]), "surroundings.tf")
+    workspace.write(LEAST)
+    workspace.apply()
+    return workspace.directory
+
+
+@pytest.fixture
+def applied(everything: Path, workspace: Workspace) -> Workspace:
+    """What was applied, in a directory of this test's own."""
+    for path in everything.glob("*.tf*"):
+        shutil.copy(path, workspace.directory)
+    return workspace
 
 
 async def served(house: House, state: dict[str, dict[str, Any]], address: str) -> dict[str, Any]:
@@ -292,27 +243,28 @@ async def test_changes_from_outside_are_shown_and_what_was_deleted_comes_back(
     configured.changes_nothing()
 
 
-async def test_everything_can_be_imported_by_its_id(configured: Workspace) -> None:
-    configured.write(LEAST)
-    configured.apply()
-    state = configured.state()
+async def test_everything_can_be_imported_by_its_id(applied: Workspace) -> None:
+    state = applied.state()
     addresses = [address for address in state if not address.startswith("terraform_")]
 
-    (configured.directory / "terraform.tfstate").unlink()
+    (applied.directory / "terraform.tfstate").unlink()
     blocks = [f'import {{\n  to = {address}\n  id = "{state[address]["id"]}"\n}}\n' for address in addresses]
-    configured.write("".join(blocks), "imports.tf")
-    said = configured.apply()
+    applied.write("".join(blocks), "imports.tf")
+    said = applied.apply()
     assert f"{len(addresses)} imported, 0 added, 0 changed, 0 destroyed" in said
-    configured.changes_nothing()
-    imported = configured.state()
+    applied.changes_nothing()
+    imported = applied.state()
     for address in addresses:
         # It is shown once, when the integration is made.
         assert imported[address] == {**state[address], **({"signing_secret": None} if "hook" in address else {})}
 
-    configured.run("state", "rm", "justiam_group.one")
-    for wrong, reason in (("one", "must be a UUID"), (str(uuid4()), "There is none with the id")):
-        configured.write(f'import {{\n  to = justiam_group.one\n  id = "{wrong}"\n}}\n', "imports.tf")
-        assert reason in configured.plan(code=1)
+    applied.run("state", "rm", "justiam_group.one", "justiam_group.two")
+    wrong = {"one": "one", "two": str(uuid4())}
+    blocks = [f'import {{\n  to = justiam_group.{name}\n  id = "{given}"\n}}\n' for name, given in wrong.items()]
+    applied.write("".join(blocks), "imports.tf")
+    said = applied.plan(code=1)
+    assert "The id must be a UUID" in said
+    assert f"There is none with the id {wrong['two']}." in said
 
 
 async def test_another_application_is_another_template(configured: Workspace) -> None:
@@ -333,18 +285,16 @@ async def test_another_application_is_another_template(configured: Workspace) ->
     assert after[address]["app_id"] == after["justiam_application.other"]["id"]
 
 
-async def test_a_template_with_active_requests_is_not_destroyed(configured: Workspace, house: House) -> None:
-    configured.write(LEAST)
-    configured.apply()
-    template = await templates.get(house.db, UUID(configured.state()["justiam_access_request_template.template"]["id"]))
+async def test_a_template_with_active_requests_is_not_destroyed(applied: Workspace, house: House) -> None:
+    template = await templates.get(house.db, UUID(applied.state()["justiam_access_request_template.template"]["id"]))
     asker = await house.person(f"asker-{uuid4().hex[:8]}")
     request_id = await house.request(template, asker)
 
-    said = configured.destroy("-target=justiam_access_request_template.template", code=1)
+    said = applied.destroy("-target=justiam_access_request_template.template", code=1)
     assert "Cannot delete the template" in said
     assert "1 open request was made from this template. Decide what is pending; revoke what is granted" in said
     assert "(template_in_use)" in said
-    configured.changes_nothing()
+    applied.changes_nothing()
 
     withdrawn = await house.call("DELETE", f"/access-request-templates/{template.id}", house.admin)
     assert withdrawn.status_code == 409
@@ -356,132 +306,8 @@ async def test_a_template_with_active_requests_is_not_destroyed(configured: Work
     assert row["status"] == "pending"
 
 
-class TestCustomFields:
-    TEMPLATE: Final = """
-resource "justiam_application" "app" {{ name = "Fields ${{var.mark}}" }}
-resource "justiam_access_request_template" "template" {{
-  name          = "With fields"
-  app_id        = justiam_application.app.id
-  custom_fields = {fields}
-}}
-"""
-    FIELDS: Final = """jsonencode([
-    { label = "Ticket", type = "text", required = true, placeholder = "INC-1 é <&>" },
-    { label = "Region", type = "select", options = ["eu", "us"] },
-  ])"""
-    SPREAD: Final = """<<-JSON
-    [
-      {"type": "text",   "required": true, "placeholder": "INC-1 \\u00e9 <&>", "label": "Ticket", "options": []},
-      {"options": ["eu", "us"], "placeholder": "", "label": "Region", "required": false, "type": "select"}
-    ]
-  JSON"""
-
-    async def test_never_differ_for_how_they_are_written(self, configured: Workspace, house: House) -> None:
-        configured.write(self.TEMPLATE.format(fields=self.FIELDS))
-        configured.apply()
-        configured.changes_nothing()
-        configured.write(self.TEMPLATE.format(fields=self.SPREAD))
-        configured.changes_nothing()
-
-        made = configured.state()["justiam_access_request_template.template"]
-        served = (await house.call("GET", f"/access-request-templates/{made['id']}", house.admin)).json()
-        own = json.dumps(served["custom_fields"])
-        configured.write(self.TEMPLATE.format(fields=json.dumps(own)))
-        configured.changes_nothing()
-
-        configured.write(self.TEMPLATE.format(fields=self.FIELDS.replace('"us"]', '"us", "ap"]')))
-        assert "1 changed" in configured.apply()
-        configured.changes_nothing()
-        again = (await house.call("GET", f"/access-request-templates/{made['id']}", house.admin)).json()
-        assert again["custom_fields"][1]["options"] == ["eu", "us", "ap"]
-        assert [each["id"] for each in again["custom_fields"]] == [each["id"] for each in served["custom_fields"]]
-
-        # The order of the fields is what people see.
-        swapped = json.dumps(json.dumps(list(reversed(again["custom_fields"]))))
-        configured.write(self.TEMPLATE.format(fields=swapped))
-        assert "1 to change" in configured.plan("-detailed-exitcode", code=2)
-
-
-class TestSecrets:
-    async def test_a_value_goes_to_the_service_and_nowhere_else(self, configured: Workspace, house: House) -> None:
-        configured.write(
-            """
-variable "hush" { ephemeral = true }
-variable "generation" {}
-resource "justiam_secret" "secret" {
-  name          = "WRITTEN_${upper(var.mark)}"
-  value         = var.hush
-  value_version = var.generation
-}
-"""
-        )
-        old = {"TF_VAR_hush": "hush-hush-1", "TF_VAR_generation": "1"}
-        new = {"TF_VAR_hush": "hush-hush-2", "TF_VAR_generation": "1"}
-        configured.run("plan", "-input=false", "-out=saved.tfplan", variables=old)
-        said = configured.run("show", "-json", "saved.tfplan")
-        said += configured.run("apply", "-input=false", "saved.tfplan", variables=old)
-        said += (configured.directory / "terraform.tfstate").read_text()
-        assert "hush-hush" not in said
-        state = configured.state()["justiam_secret.secret"]
-        first = (await house.call("GET", f"/secrets/{state['id']}", house.admin)).json()["updated_at"]
-
-        # Another value is not seen; another version sends it.
-        configured.plan("-detailed-exitcode", code=0, variables=new)
-        assert "1 changed" in configured.apply(variables=new | {"TF_VAR_generation": "2"})
-        second = (await house.call("GET", f"/secrets/{state['id']}", house.admin)).json()["updated_at"]
-        assert second > first
-        assert "hush-hush" not in (configured.directory / "terraform.tfstate").read_text()
-
-    async def test_a_slack_address_is_one(self, configured: Workspace) -> None:
-        configured.write(
-            """
-resource "justiam_integration" "slack" {
-  name      = "slack ${var.mark}"
-  target    = "slack"
-  events    = ["access_request.submitted"]
-  slack_url = "https://hooks.slack.com/services/hush-hush"
-}
-"""
-        )
-        configured.apply()
-        configured.changes_nothing()
-        assert "hush-hush" not in (configured.directory / "terraform.tfstate").read_text()
-
-
-class TestPeople:
-    async def test_are_deactivated_and_can_be_taken_back(self, configured: Workspace, house: House) -> None:
-        configured.write(LEAST)
-        configured.apply()
-        user = configured.state()["justiam_user.user"]
-        said = configured.destroy("-target=justiam_user.user")
-        assert f"{user['email']} was deactivated" in said
-        # To make the same person again is refused, and the refusal says what to do.
-        said = configured.apply(code=1)
-        assert "Cannot create the user" in said
-        assert "import it by its id" in said
-        configured.write(f'import {{\n  to = justiam_user.user\n  id = "{user["id"]}"\n}}\n', "imports.tf")
-        assert "1 imported, 1 added, 1 changed" in configured.apply()
-        assert (await house.call("GET", f"/users/{user['id']}", house.admin)).json()["active"] is True
-
-    async def test_a_service_account_keeps_its_owner(self, configured: Workspace) -> None:
-        configured.write(
-            """
-resource "justiam_user" "bot" {
-  email    = "bot-${var.mark}@Example.COM"
-  name     = " Bot "
-  owner_id = upper(justiam_user.dana.id)
-}
-"""
-        )
-        configured.apply()
-        # However an address, a name and an id are written.
-        configured.changes_nothing()
-
-
-async def test_data_sources_find_by_name_and_by_id(configured: Workspace) -> None:
-    configured.write(LEAST)
-    configured.apply()
-    state = configured.state()
+async def test_data_sources_find_by_name_and_by_id(applied: Workspace) -> None:
+    state = applied.state()
     sought = []
     for kind, name in KINDS.items():
         there = state[f"justiam_{kind}.{name}"]
@@ -489,10 +315,10 @@ async def test_data_sources_find_by_name_and_by_id(configured: Workspace) -> Non
         within = f'  app_id = "{there["app_id"]}"\n' if kind == "app_mapping" else ""
         sought.append(f'data "justiam_{kind}" "name" {{\n  name = upper("{there["name"]}")\n{within}}}\n')
     sought.append(f'data "justiam_user" "email" {{\n  email = "{state["justiam_user.user"]["email"]}"\n}}\n')
-    configured.write("".join(sought), "data.tf")
-    configured.apply()
-    configured.changes_nothing()
-    found = configured.state()
+    applied.write("".join(sought), "data.tf")
+    applied.apply()
+    applied.changes_nothing()
+    found = applied.state()
     for kind, name in KINDS.items():
         resource = state[f"justiam_{kind}.{name}"]
         for way in ("id", "name"):
@@ -500,9 +326,10 @@ async def test_data_sources_find_by_name_and_by_id(configured: Workspace) -> Non
             assert {**looked_up, "name": resource["name"]} == resource
     assert found["data.justiam_user.email"]["id"] == state["justiam_user.user"]["id"]
 
-    configured.write('data "justiam_group" "x" {\n  name = "nobody"\n}\n', "data.tf")
-    assert "There is no group with the name nobody." in configured.plan(code=1)
-    configured.write('data "justiam_group" "x" {}\n', "data.tf")
-    assert "Give id or name" in configured.plan(code=1)
-    configured.write(f'data "justiam_group" "x" {{\n  name = "a"\n  id   = "{uuid4()}"\n}}\n', "data.tf")
-    assert "Give id or name, not both" in configured.plan(code=1)
+    applied.write('data "justiam_group" "x" {\n  name = "nobody"\n}\n', "data.tf")
+    assert "There is no group with the name nobody." in applied.plan(code=1)
+    both = f'name = "a"\n  id   = "{uuid4()}"'
+    applied.write(f'data "justiam_group" "x" {{}}\ndata "justiam_group" "y" {{\n  {both}\n}}\n', "data.tf")
+    said = applied.plan(code=1)
+    assert "there is no group to look for." in said
+    assert "Give id or name, not both" in said

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +21,7 @@ from uuid import uuid4
 import pytest
 
 from tests.api.house import House
-from tests.terraform.conftest import Installed, Workspace
+from tests.terraform.conftest import ROOT, Installed, Workspace
 
 NOBODY: Final = str(uuid4())
 TOKEN: Final = "justiam_a_token_that_nobody_may_read"
@@ -378,3 +382,59 @@ def test_a_busy_service_is_waited_for(nowhere: Workspace) -> None:
         said = nowhere.apply(variables={"JUSTIAM_ENDPOINT": endpoint})
     assert "1 added" in said
     assert calls.count("POST /api/v1/groups") == 2
+
+
+def test_an_interrupted_run_keeps_what_it_was_making(nowhere: Workspace, installed: Installed) -> None:
+    """Ctrl-C reaches Terraform and the provider alike; what is under way is finished and recorded."""
+    under_way = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        if handler.path.endswith("/users/me"):
+            saying(200, '{"permissions": []}', "application/json")(handler)
+        else:
+            under_way.set()
+            time.sleep(1.5)
+            made = {"id": NOBODY, "name": "one group", "description": "", "permissions": []}
+            saying(201, json.dumps(made), "application/json")(handler)
+
+    nowhere.write(ONE_GROUP)
+    with answering(answer) as endpoint:
+        process = subprocess.Popen(
+            [installed.terraform, "apply", "-auto-approve", "-no-color"],
+            cwd=nowhere.directory,
+            env=installed.environment(JUSTIAM_ENDPOINT=endpoint, JUSTIAM_TOKEN=TOKEN),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert under_way.wait(30)
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
+    assert "Interrupt received" in said
+    assert nowhere.state()["justiam_group.group"]["id"] == NOBODY
+
+
+def test_a_state_of_an_earlier_version_is_understood(workspace: Workspace) -> None:
+    workspace.write(f'resource "justiam_group" "group" {{\n  name = "{uuid4().hex}"\n}}\n')
+    workspace.apply()
+    path = workspace.directory / "terraform.tfstate"
+    stored = json.loads(path.read_text())
+    # An attribute that the version which wrote it did not know.
+    del stored["resources"][0]["instances"][0]["attributes"]["permissions"]
+    path.write_text(json.dumps(stored))
+    workspace.changes_nothing()
+
+
+def test_a_development_override_needs_no_installation(workspace: Workspace) -> None:
+    page = (ROOT / "docs" / "terraform" / "index.md").read_text()
+    block = next(each for each in re.findall(r"```hcl\n(.*?)```", page, re.DOTALL) if "dev_overrides" in each)
+    cli = workspace.directory / "cli.tfrc"
+    cli.write_text(block.replace("/path/to/justiam", str(ROOT)))
+    shutil.rmtree(workspace.directory / ".terraform")
+    (workspace.directory / ".terraform.lock.hcl").unlink()
+    workspace.write(ONE_GROUP)
+    said = workspace.plan(code=0, variables={"TF_CLI_CONFIG_FILE": str(cli)})
+    assert "Provider development overrides are in effect" in said
+    assert "1 to add" in said
