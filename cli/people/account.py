@@ -209,7 +209,7 @@ def _grants(service: Service, me: Me) -> list[Request]:
 
 def _rows(grants: list[Request], values: dict[str, dict[str, list[str]]]) -> list[tuple[str, str, str, str, str, str]]:
     from cli.people import rendering
-from domain import durations
+    from domain import durations
 
     rows = []
     lasting = {

@@ -65,7 +65,7 @@ def show(context: typer.Context, template: TemplateName, *, as_json: AsJson = Fa
     """Show a template: what it grants, for how long, who decides, what it asks."""
     with signed_in(context) as service:
         from cli.people import finding, rendering
-from domain import durations
+        from domain import durations
 
         found = finding.template(service, template)
         if as_json:
