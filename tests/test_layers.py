@@ -84,6 +84,14 @@ def test_imports_point_one_way(package: str) -> None:
         assert _imported(path) & (OURS | NOT_SHIPPED) <= MAY_IMPORT[package] | {own}, path.relative_to(ROOT)
 
 
+def test_the_terraform_provider_stands_alone() -> None:
+    """It is installed where the service is not."""
+    modules = sorted((ROOT / "terraform").glob("justiam_provider/*.py"))
+    assert modules
+    for path in modules:
+        assert not _imported(path) & (OURS | NOT_SHIPPED), path.relative_to(ROOT)
+
+
 @pytest.mark.parametrize("package", MAY_STAND_ON)
 def test_rules_and_workflows_stand_on_little(package: str) -> None:
     for path in _modules(package):

@@ -38,7 +38,7 @@ class Entity(iface.Resource):
     DESCRIPTION: ClassVar[str]
     ARGUMENTS: ClassVar[tuple[Argument, ...]]
     UNIQUE: ClassVar[str] = "name"
-    """What no two of them share."""
+    """What no two of them share; empty: nothing."""
     IMPORT_ID: ClassVar[str] = "its id"
 
     def __init__(self, provider: Connected) -> None:
@@ -108,7 +108,7 @@ class Entity(iface.Resource):
     def create(self, ctx: iface.CreateContext, planned: State) -> State | None:
         """Make it. Where only a part succeeds, what there is is kept, and the next run goes on from there."""
         try:
-            answer = self._service.post(self.PATH, self.body(planned))
+            answer = self._service.post(self.PATH, self.body(planned), once=not self.UNIQUE)
         except Failure as failure:
             self._explain(ctx.diagnostics, "create", failure)
             return None

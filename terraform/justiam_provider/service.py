@@ -35,7 +35,9 @@ _NO_CONTENT: Final = 204
 _REDIRECTS: Final = range(300, 400)
 _UNAUTHENTICATED: Final = 401
 _NOT_CARRIED_OUT: Final = frozenset({429, 503})
-"""Said before anything was changed: every call may be repeated."""
+"""Said before anything was changed, so that every call may be repeated, but for the one code below."""
+_SILENT_RECORD: Final = "record_unavailable"
+"""The database fell silent, perhaps while it committed."""
 _PERHAPS_CARRIED_OUT: Final = frozenset({502, 504})
 """Said by a proxy that knows nothing of what became of the call."""
 
@@ -168,13 +170,18 @@ class Service:
             if cursor is None:
                 return
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    def post(self, path: str, body: dict[str, Any], *, once: bool) -> Any:  # noqa: ANN401 - JSON
         """Make something.
+
+        Args:
+            path: where.
+            body: what.
+            once: nothing would keep a second one from being made, so that a doubtful call is not repeated.
 
         Raises:
             Failure: there is no answer that could be used.
         """
-        return self._call("POST", path, json=body)
+        return self._call("POST", path, once=once, json=body)
 
     def put(self, path: str, body: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
         """Set something.
@@ -182,7 +189,7 @@ class Service:
         Raises:
             Failure: there is no answer that could be used.
         """
-        return self._call("PUT", path, **({} if body is None else {"json": body}))
+        return self._call("PUT", path) if body is None else self._call("PUT", path, json=body)
 
     def delete(self, path: str) -> None:
         """Delete something; what is not there any more is as good as deleted.
@@ -196,7 +203,7 @@ class Service:
             if failure.code != "not_found":
                 raise
 
-    def _call(self, method: str, path: str, **request: Any) -> Any:  # noqa: ANN401 - httpx's own, and JSON
+    def _call(self, method: str, path: str, *, once: bool = False, **request: Any) -> Any:  # noqa: ANN401 - httpx's own, and JSON
         deadline = time.monotonic() + self._retry_secs
         wait = _FIRST_WAIT_SECS
         may_repeat = method != "POST"
@@ -217,7 +224,10 @@ class Service:
                 if status not in _NOT_CARRIED_OUT | _PERHAPS_CARRIED_OUT:
                     return self._understood(answer)
                 failure = self._failure(answer)
-                again = may_repeat or status in _NOT_CARRIED_OUT
+                doubtful = failure.code == _SILENT_RECORD
+                again = may_repeat or (status in _NOT_CARRIED_OUT and not (once and doubtful))
+                if doubtful and not again:
+                    failure = Failure(failure.detail + _after_all(method), failure.code)
                 asked = _retry_after(answer)
             # A little apart from the others that were refused at the same moment.
             pause = asked if asked is not None else wait * random.uniform(0.8, 1.2)  # noqa: S311 - no secret

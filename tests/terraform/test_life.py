@@ -225,7 +225,7 @@ async def test_changes_from_outside_are_shown_and_what_was_deleted_comes_back(
     assert answer.status_code == 204
     said = configured.plan("-detailed-exitcode", code=2)
     assert "auto_approve = true -> false" in said
-    assert '"label":"Why"' in said.replace("\\", "").replace(" ", "") or "Why" in said
+    assert "Why" in said
     assert "group_ids" in said
     assert "0 to add, 2 to change, 0 to destroy" in said
 

@@ -384,6 +384,26 @@ def test_a_busy_service_is_waited_for(nowhere: Workspace) -> None:
     assert calls.count("POST /api/v1/groups") == 2
 
 
+def test_a_template_is_not_made_twice(nowhere: Workspace) -> None:
+    """No name keeps two templates apart, and a database that falls silent may have written the first."""
+    calls: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        calls.append(handler.command)
+        if handler.command == "GET":
+            saying(200, '{"permissions": []}', "application/json")(handler)
+        else:
+            problem = {"code": "record_unavailable", "detail": "The database did not answer in time. Try again."}
+            saying(503, json.dumps(problem), "application/problem+json", Retry_After="0")(handler)
+
+    nowhere.write(f'resource "justiam_access_request_template" "x" {{\n  name = "x"\n  app_id = "{NOBODY}"\n}}\n')
+    with answering(answer) as endpoint:
+        said = nowhere.apply(code=1, variables={"JUSTIAM_ENDPOINT": endpoint})
+    assert "The change may have been carried out all the same: look before you repeat it." in said
+    assert calls.count("POST") == 1
+
+
 def test_an_interrupted_run_keeps_what_it_was_making(nowhere: Workspace, installed: Installed) -> None:
     """Ctrl-C reaches Terraform and the provider alike; what is under way is finished and recorded."""
     under_way = threading.Event()
