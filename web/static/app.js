@@ -137,6 +137,28 @@ function once(event) {
 }
 
 document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+/** A form with a preview: what would be shown is asked for while it is filled in. */
+function preview(form) {
+  const place = document.getElementById(form.dataset.preview);
+  let soon;
+  form.addEventListener("input", () => {
+    clearTimeout(soon);
+    soon = setTimeout(async () => {
+      const sent = new URLSearchParams(new FormData(form));
+      sent.set("do", "preview");
+      try {
+        const answer = await fetch(form.action, { method: "POST", body: sent, redirect: "manual" });
+        if (!answer.ok) return;
+        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(place.id);
+        if (fresh) place.replaceChildren(...fresh.childNodes);
+      } catch {
+        // The server is away; the button asks again.
+      }
+    }, 400);
+  });
+}
+
+for (const form of document.querySelectorAll("form[data-preview]")) preview(form);
 localise(document);
 tick();
 setInterval(tick, 1000);

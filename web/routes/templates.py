@@ -1,0 +1,328 @@
+"""For administrators: what may be asked for, with an editor for every value of a template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import ValidationError
+from starlette.datastructures import FormData
+from starlette.responses import RedirectResponse, Response
+
+from api.authentication import Caller, RequestsManager
+from api.reading import Paging
+from api.resources import AppSettings, Db
+from db import applications, groups, tasks, templates
+from db.database import Database
+from db.paging import LARGEST_LIMIT, Position
+from db.templates import TemplateView
+from domain import durations
+from domain.actors import Permission
+from domain.custom_fields import CustomField, FieldType
+from domain.errors import Forbidden, InUse, Invalid, TemplateInUse
+from domain.templates import NotificationPolicy, TemplateValues, TriggerFailureMode
+from web import reading
+from web.authentication import Form
+from web.rendering import by_field
+from web.resources import Visit
+
+router = APIRouter(prefix="/admin")
+
+_CHOICES: Final = Position(LARGEST_LIMIT)
+_MOST_FIELDS: Final = 50
+_FIRST_PAGE_OF: Final = (
+    (Permission.REQUESTS, "/admin/templates"),
+    (Permission.DIRECTORY, "/admin/applications"),
+    (Permission.TASKS, "/admin/tasks"),
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A custom field as it is being edited."""
+
+    id: str = ""
+    label: str = ""
+    type: str = FieldType.TEXT
+    required: bool = False
+    placeholder: str = ""
+    options: str = ""
+    """One a line."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """As the model takes it."""
+        return {
+            "id": self.id or None,
+            "label": self.label,
+            "type": self.type,
+            "required": self.required,
+            "placeholder": self.placeholder,
+            "options": [line.strip() for line in self.options.splitlines() if line.strip()],
+        }
+
+    @property
+    def preview(self) -> CustomField | None:
+        """What it will look like; None where it is not whole yet."""
+        try:
+            return CustomField.model_validate(self.values)
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A template as it is being edited: text as it was typed."""
+
+    name: str = ""
+    description: str = ""
+    app_id: str = ""
+    mapping_ids: list[str] = field(default_factory=list)
+    allowed_durations: str = ""
+    approver_group_ids: list[str] = field(default_factory=list)
+    allowed_group_ids: list[str] = field(default_factory=list)
+    prefer_requester_groups: bool = False
+    require_justification: bool = True
+    auto_approve: bool = False
+    notification_policy: str = NotificationPolicy.ALL
+    notification_count: str = "1"
+    escalation_after_mins: str = ""
+    escalation_group_id: str = ""
+    trigger_task_id: str = ""
+    trigger_task_failure_mode: str = TriggerFailureMode.IGNORE
+    questions: list[Question] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, view: TemplateView) -> Draft:
+        """A template that is there."""
+        return cls(
+            name=view.name,
+            description=view.description,
+            app_id=str(view.app_id),
+            mapping_ids=[str(each) for each in view.mapping_ids],
+            allowed_durations=", ".join(durations.spell(each) for each in view.allowed_durations),
+            approver_group_ids=[str(each) for each in view.approver_group_ids],
+            allowed_group_ids=[str(each) for each in view.allowed_group_ids],
+            prefer_requester_groups=view.prefer_requester_groups,
+            require_justification=view.require_justification,
+            auto_approve=view.auto_approve,
+            notification_policy=view.notification_policy,
+            notification_count=str(view.notification_count),
+            escalation_after_mins=durations.spell(view.escalation_after_mins) if view.escalation_after_mins else "",
+            escalation_group_id=str(view.escalation_group_id or ""),
+            trigger_task_id=str(view.trigger_task_id or ""),
+            trigger_task_failure_mode=view.trigger_task_failure_mode,
+            questions=[
+                Question(each.key, each.label, each.type, each.required, each.placeholder, "\n".join(each.options))
+                for each in view.custom_fields
+            ],
+        )
+
+    @classmethod
+    def sent(cls, form: FormData) -> Draft:
+        """What the editor's form says."""
+        count = min(int(number) if (number := reading.text(form, "questions")).isdecimal() else 0, _MOST_FIELDS)
+        return cls(
+            name=reading.text(form, "name"),
+            description=reading.lines(form, "description"),
+            app_id=reading.text(form, "app_id"),
+            mapping_ids=reading.values(form, "mapping_ids"),
+            allowed_durations=reading.text(form, "allowed_durations"),
+            approver_group_ids=reading.values(form, "approver_group_ids"),
+            allowed_group_ids=reading.values(form, "allowed_group_ids"),
+            prefer_requester_groups="prefer_requester_groups" in form,
+            require_justification="require_justification" in form,
+            auto_approve="auto_approve" in form,
+            notification_policy=reading.text(form, "notification_policy"),
+            notification_count=reading.text(form, "notification_count"),
+            escalation_after_mins=reading.text(form, "escalation_after_mins"),
+            escalation_group_id=reading.text(form, "escalation_group_id"),
+            trigger_task_id=reading.text(form, "trigger_task_id"),
+            trigger_task_failure_mode=reading.text(form, "trigger_task_failure_mode"),
+            questions=[
+                Question(
+                    id=reading.text(form, f"q{number}.id"),
+                    label=reading.text(form, f"q{number}.label"),
+                    type=reading.text(form, f"q{number}.type"),
+                    required=f"q{number}.required" in form,
+                    placeholder=reading.text(form, f"q{number}.placeholder"),
+                    options=reading.lines(form, f"q{number}.options"),
+                )
+                for number in range(count)
+            ],
+        )
+
+    def changed(self, step: str) -> Draft:
+        """After one of the editor's buttons: `add`, `remove-2`, `up-2`, `down-2`; anything else changes nothing."""
+        questions = list(self.questions)
+        if step == "add" and len(questions) < _MOST_FIELDS:
+            return replace(self, questions=[*questions, Question()])
+        verb, _, number = step.partition("-")
+        if not number.isdecimal() or int(number) >= len(questions):
+            return self
+        at = int(number)
+        moved = questions.pop(at)
+        if verb in {"up", "down"}:
+            questions.insert(max(at - 1, 0) if verb == "up" else at + 1, moved)
+        elif verb != "remove":
+            return self
+        return replace(self, questions=questions)
+
+    def values(self) -> TemplateValues:
+        """As the API takes it.
+
+        Raises:
+            Invalid: something is not what it should be, by its field.
+        """
+        errors: list[tuple[str, str]] = []
+        values: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description,
+            "app_id": self.app_id,
+            "mapping_ids": self.mapping_ids,
+            "allowed_durations": [
+                _minutes(each.strip(), "allowed_durations", errors)
+                for each in self.allowed_durations.split(",")
+                if each.strip()
+            ],
+            "approver_group_ids": self.approver_group_ids,
+            "allowed_group_ids": self.allowed_group_ids,
+            "prefer_requester_groups": self.prefer_requester_groups,
+            "require_justification": self.require_justification,
+            "auto_approve": self.auto_approve,
+            "notification_policy": self.notification_policy,
+            "notification_count": _number(self.notification_count, "notification_count", errors),
+            "escalation_after_mins": (
+                _minutes(self.escalation_after_mins, "escalation_after_mins", errors)
+                if self.escalation_after_mins
+                else None
+            ),
+            "escalation_group_id": self.escalation_group_id or None,
+            "trigger_task_id": self.trigger_task_id or None,
+            "trigger_task_failure_mode": self.trigger_task_failure_mode,
+            "custom_fields": [question.values for question in self.questions],
+        }
+        if not self.app_id:
+            errors.append(("app_id", "choose what access is granted to"))
+            # Only so that the other fields are looked at as well.
+            values["app_id"] = UUID(int=0)
+        try:
+            checked = TemplateValues.model_validate(values)
+        except ValidationError as error:
+            raise Invalid(*errors, *reading.invalid(error).errors) from error
+        if errors:
+            raise Invalid(*errors)
+        return checked
+
+
+def _minutes(text: str, name: str, errors: list[tuple[str, str]]) -> int:
+    try:
+        return durations.parse(text)
+    except ValueError as error:
+        errors.append((name, str(error)))
+        return 1
+
+
+def _number(text: str, name: str, errors: list[tuple[str, str]]) -> int:
+    if text.isascii() and text.isdecimal() and len(text) < 10:  # noqa: PLR2004 - what a count could ever be
+        return int(text)
+    errors.append((name, "must be a whole number"))
+    return 1
+
+
+@router.get("")
+async def first(caller: Caller) -> Response:
+    """The first page of the administration that this person may see."""
+    for permission, path in _FIRST_PAGE_OF:
+        if caller.holds(permission):
+            return RedirectResponse(path, status_code=303)
+    raise Forbidden("The administration is for those who manage requests, the directory or tasks.")
+
+
+@router.get("/templates")
+async def index(visit: Visit, _: RequestsManager, db: Db, position: Paging) -> Response:
+    """All templates."""
+    listed = await templates.list_templates(db, position)
+    names = {each.id: each.name for each in (await groups.list_groups(db, _CHOICES)).items}
+    return await visit.show("admin_templates.html", templates=listed, group_names=names)
+
+
+@router.get("/templates/new")
+async def new(visit: Visit, _: RequestsManager, db: Db) -> Response:
+    """An empty editor."""
+    return await _editor(visit, db, Draft(), None)
+
+
+@router.get("/templates/{template_id}")
+async def edit(visit: Visit, _: RequestsManager, db: Db, template_id: UUID) -> Response:
+    """The editor of one template."""
+    return await _editor(visit, db, Draft.of(await templates.get(db, template_id)), template_id)
+
+
+@router.post("/templates/new")
+async def create(visit: Visit, _: RequestsManager, db: Db, settings: AppSettings, sent: Form) -> Response:
+    """Make a template; or, with one of the editor's buttons, change the form."""
+    draft = Draft.sent(sent)
+    if (step := reading.text(sent, "do")) != "save":
+        return await _editor(visit, db, draft.changed(step), None)
+    try:
+        view = await templates.create(db, draft.values(), longest_mins=settings.max_duration_mins)
+    except (Invalid, InUse) as error:
+        return await _editor(visit, db, draft, None, error)
+    return visit.back("/admin/templates", f"“{view.name}” can be asked for now.")
+
+
+@router.post("/templates/{template_id}")
+async def save(
+    visit: Visit, _: RequestsManager, db: Db, settings: AppSettings, sent: Form, template_id: UUID
+) -> Response:
+    """Set every value of a template; or, with one of the editor's buttons, change the form."""
+    draft = Draft.sent(sent)
+    if (step := reading.text(sent, "do")) != "save":
+        return await _editor(visit, db, draft.changed(step), template_id)
+    try:
+        view = await templates.replace(db, template_id, draft.values(), longest_mins=settings.max_duration_mins)
+    except (Invalid, InUse) as error:
+        return await _editor(visit, db, draft, template_id, error)
+    return visit.back(
+        "/admin/templates", f"“{view.name}” is saved. Requests made before keep what they were made with."
+    )
+
+
+@router.post("/templates/{template_id}/delete")
+async def delete(visit: Visit, _: RequestsManager, db: Db, __: Form, template_id: UUID) -> Response:
+    """Delete a template that no open request was made from."""
+    try:
+        await templates.delete(db, template_id)
+    except TemplateInUse as error:
+        return visit.back(f"/admin/templates/{template_id}", error.detail, "problem")
+    return visit.back("/admin/templates", "The template is deleted. Its requests stay in the history.")
+
+
+async def _editor(
+    visit: Visit, db: Database, draft: Draft, template_id: UUID | None, error: Invalid | InUse | None = None
+) -> Response:
+    mappings = []
+    if draft.app_id:
+        try:
+            mappings = (await applications.list_mappings(db, _CHOICES, app_id=UUID(draft.app_id))).items
+        except ValueError:
+            mappings = []
+    errors = by_field(error) if isinstance(error, Invalid) else {"": error.detail} if error else {}
+    return await visit.show(
+        "admin_template.html",
+        status=422 if error else 200,
+        draft=draft,
+        template_id=template_id,
+        errors=errors,
+        mappings=mappings,
+        applications=(await applications.list_applications(db, _CHOICES)).items,
+        groups=sorted((await groups.list_groups(db, _CHOICES)).items, key=lambda each: each.name.lower()),
+        tasks=(await tasks.list_tasks(db, _CHOICES)).items,
+        policies=list(NotificationPolicy),
+        modes=list(TriggerFailureMode),
+        types=list(FieldType),
+        previews=[each for question in draft.questions if (each := question.preview) is not None],
+    )
