@@ -67,8 +67,11 @@ def checked_endpoint(text: str) -> str:
     Raises:
         Misconfigured: it is no address of a service, or one to which a token cannot be sent safely.
     """
+    candidate = text.strip()
+    if "://" not in candidate:
+        candidate = f"https://{candidate}"
     try:
-        parts = urlsplit(text.strip())
+        parts = urlsplit(candidate)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port, parts = None, None, urlsplit("")

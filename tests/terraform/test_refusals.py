@@ -293,7 +293,7 @@ class TestConfiguration:
         ("endpoint", "reason"),
         [
             ("http://access.example.com", "everybody on the way could read the token: use https://."),
-            ("access.example.com", "It is not the URL of a service"),
+            ("ftp://access.example.com", "It is not the URL of a service"),
             ("https://[", "It is not the URL of a service"),
             ("https://user:word@access.example.com", "It must not hold a user or a password"),
         ],
