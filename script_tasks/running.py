@@ -44,8 +44,18 @@ _SIGNALLED: Final = 128
 _FOR_ALL: Final = 0o005
 """Permission bits: whoever it is may read and execute."""
 _HIDDEN: Final = ("/root", "/home", "/tmp", "/var/tmp", "/run")  # noqa: S108 - what a script is not to see of them
+_SYSTEM: Final = (
+    *("/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix", "/opt", "/proc", "/sbin", "/sys", "/usr"),
+    "/var/lib/ca-certificates",
+)
+"""What a script needs to read, and where nothing of the script worker's own is."""
+_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_RESOLVER: Final = Path("/etc/resolv.conf")
+"""Often a link to where nothing is seen."""
 _MASK: Final = "********"
 _PR_SET_DUMPABLE: Final = 4
+_LANDLOCK_CREATE_RULESET: Final = 444
+_LANDLOCK_KNOWS_TCP: Final = 4
 
 
 class Approver(BaseModel):
@@ -117,22 +127,35 @@ async def _supervised(job: Job, directory: Path, binary: Path | None) -> RunResu
     if uid is not None:
         os.chown(directory, uid, uid)
         os.chown(home, uid, uid)
+    interpreter = _interpreter(unprivileged=uid is not None)
     if binary is None:
-        command = [_interpreter(unprivileged=uid is not None), "-I", "-S", "-c", _HARNESS.read_text()]
+        command = [interpreter, "-I", "-S", "-c", _HARNESS.read_text()]
     else:
         copy = directory / "task"
         shutil.copyfile(binary, copy)
         copy.chmod(0o555)
         command = [str(copy)]
+    needed = _needed(interpreter)
     bubblewrap = _bubblewrap()
+    # Whom Landlock restricts may mount nothing, so that it has to be one or the other.
+    landlock = _landlock() if bubblewrap is None else None
     if bubblewrap is not None:
-        command = [*_wrapped(bubblewrap, directory, home, network=job.network), *command]
+        command = [*_wrapped(bubblewrap, directory, home, needed, network=job.network), *command]
     orders = {
         "command": command,
         "home": str(home),
         "parent": os.getpid(),
         "uid": uid,
         "cpu_seconds": int(job.timeout_seconds) + 2,
+        "landlock": None
+        if landlock is None
+        else {
+            "version": landlock,
+            "read": [*_SYSTEM, *needed, str(directory)],
+            "write": [str(home)],
+            "devices": _DEVICES,
+            "network": job.network,
+        },
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -170,7 +193,7 @@ async def _supervised(job: Job, directory: Path, binary: Path | None) -> RunResu
         output=output,
         output_truncated=truncated,
         error=_error(job, process.returncode, output, timed_out=timed_out, too_much=too_much),
-        isolation=_isolation(uid, bubblewrap, network=job.network),
+        isolation=_isolation(uid, bubblewrap, landlock, network=job.network),
     )
 
 
@@ -299,12 +322,31 @@ def _bubblewrap() -> str | None:
     return found if tried.returncode == 0 else None
 
 
-def _wrapped(bubblewrap: str, directory: Path, home: Path, *, network: bool) -> list[str]:
+@cached
+def _landlock() -> int | None:
+    """The version of Landlock that this kernel has, which needs neither root nor anything installed."""
+    if sys.platform != "linux":
+        return None
+    version: int = ctypes.CDLL(None).syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+    return version if version > 0 else None
+
+
+def _needed(interpreter: str) -> list[str]:
+    """What a script needs of places that are not the system's: a Python of somebody's own, and who resolves names."""
+    own = [sys.base_prefix] if interpreter == os.path.realpath(sys.executable) else []
+    # A virtual environment may have copies instead of links.
+    own += [sys.prefix] if Path(interpreter).is_relative_to(sys.prefix) else []
+    return [path for path in (*own, str(_RESOLVER.resolve())) if Path(path).exists()]
+
+
+def _wrapped(bubblewrap: str, directory: Path, home: Path, needed: list[str], *, network: bool) -> list[str]:
     hidden = [part for path in _HIDDEN if Path(path).is_dir() for part in ("--tmpfs", path)]
+    shown = [part for path in needed if path.startswith(_HIDDEN) for part in ("--ro-bind", path, path)]
     return [
         bubblewrap,
         *("--ro-bind", "/", "/"),
         *hidden,
+        *shown,
         *("--bind", str(home), str(home)),
         *(("--ro-bind", str(directory / "task"), str(directory / "task")) if (directory / "task").exists() else ()),
         *("--dev", "/dev"),
@@ -322,13 +364,21 @@ def _wrapped(bubblewrap: str, directory: Path, home: Path, *, network: bool) -> 
     ]
 
 
-def _isolation(uid: int | None, bubblewrap: str | None, *, network: bool) -> str:
+def _isolation(uid: int | None, bubblewrap: str | None, landlock: int | None, *, network: bool) -> str:
     parts = ["limits on processor time, memory, processes, files and output"]
     parts.append(f"user {uid} of its own" if uid is not None else "the user of the script worker")
     if bubblewrap is not None:
         parts.append("bubblewrap: read-only system, processes of its own")
-        parts.append("network" if network else "no network")
+    elif landlock is not None:
+        parts.append("Landlock: reads the system, writes in its own directory alone, nothing of other processes")
     else:
-        parts.append("no bubblewrap")
-        parts.append("network" if network else "network, which could not be taken away without bubblewrap")
+        parts.append("neither bubblewrap nor Landlock")
+    if network:
+        parts.append("network")
+    elif bubblewrap is not None:
+        parts.append("no network")
+    elif (landlock or 0) >= _LANDLOCK_KNOWS_TCP:
+        parts.append("no TCP; other network, which could not be taken away without bubblewrap")
+    else:
+        parts.append("network, which could not be taken away without bubblewrap")
     return "; ".join(parts)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ async def carried_out(
     given: dict[str, Any] = {"config": CONFIG, "approvers": APPROVERS, "secrets": {"TOKEN": SECRET}, "network": True}
     job = Job(run_id="r-1", language=language, script=script, timeout_seconds=seconds, **{**given, **values})
     return await run(job, cache=cache)
+
+
+def there(paths: list[str]) -> list[str]:
+    return [path for path in paths if Path(path).exists()]
+
+
+def open_to_all(path: Path) -> None:
+    path.chmod(0o777)
 
 
 async def go(script: str, cache: Path, **values: Any) -> RunResult:
@@ -156,14 +165,21 @@ def run():
         assert result.output == "\N{REPLACEMENT CHARACTER}\x00ok"
 
 
-@pytest.fixture(params=["bubblewrap", "no bubblewrap"])
+_NEITHER = "neither bubblewrap nor Landlock"
+
+
+@pytest.fixture(params=["bubblewrap:", "Landlock:", _NEITHER])
 def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With bubblewrap where it may be used, and as it is without."""
+    """With bubblewrap where it may be used, with what the kernel has where it may not, and as it is without both."""
     how: str = request.param
-    if how == "no bubblewrap":
-        monkeypatch.setattr(running, "_bubblewrap", lambda: None)
-    elif running._bubblewrap() is None:
+    if how == "bubblewrap:" and running._bubblewrap() is None:
         pytest.skip("bubblewrap is not installed, or this machine forbids what it needs")
+    if how == "Landlock:" and running._landlock() is None:
+        pytest.skip("this kernel has no Landlock")
+    if how != "bubblewrap:":
+        monkeypatch.setattr(running, "_bubblewrap", lambda: None)
+    if how == _NEITHER:
+        monkeypatch.setattr(running, "_landlock", lambda: None)
     return how
 
 
@@ -171,8 +187,8 @@ def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 class TestIsolation:
     async def test_is_told_with_the_run(self, cache: Path, isolated: str) -> None:
         result = await carried_out("def run(): ...", cache)
+        assert result.ending is Ending.SUCCEEDED
         assert isolated in result.isolation
-        assert ("no bubblewrap" in result.isolation) == (isolated == "no bubblewrap")
 
     async def test_inherits_nothing(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("JUSTIAM_SECRET_KEY", "what nobody may know")
@@ -194,7 +210,7 @@ def run():
         assert found["descriptors"] == [0, 1, 2]
         assert "what nobody may know" not in result.output
 
-    async def test_cannot_read_what_other_processes_were_told(self, cache: Path) -> None:
+    async def test_cannot_read_what_other_processes_were_told(self, cache: Path, isolated: str) -> None:
         told = {**os.environ, "JUSTIAM_SECRET_KEY": "what nobody may know"}
         another = await asyncio.create_subprocess_exec("sleep", "60", env=told)
         try:
@@ -215,14 +231,16 @@ def run():
             another.kill()
             await another.wait()
         assert result.ending is Ending.SUCCEEDED
-        # The same user reads what it likes, unless bubblewrap hides it.
-        if os.getuid() == 0 or "bubblewrap:" in result.isolation:
+        # The same user reads what it likes, unless something keeps it from that.
+        if os.getuid() == 0 or isolated != _NEITHER:
             assert "what nobody may know" not in result.output
 
-    async def test_cannot_write_outside(self, cache: Path, tmp_path: Path) -> None:
+    async def test_cannot_write_outside(self, cache: Path, tmp_path: Path, isolated: str) -> None:
         mine = tmp_path / "mine"
         mine.write_text("untouched")
         paths = [str(mine), str(cache / "planted"), "/etc/planted", str(ROOT / "planted")]
+        # What all may write is shared with whoever comes later, but for what only users keep apart.
+        paths += [] if isolated == _NEITHER else ["/tmp/justiam-planted", "/dev/shm/justiam-planted"]  # noqa: S108
         result = await carried_out(
             f"""
 def run():
@@ -235,8 +253,10 @@ def run():
 """,
             cache,
         )
-        assert os.getuid() != 0 or result.output == ""
-        assert os.getuid() != 0 or mine.read_text() == "untouched"
+        if os.getuid() == 0 or isolated != _NEITHER:
+            assert result.ending is Ending.SUCCEEDED
+            assert mine.read_text() == "untouched"
+            assert not there(paths[1:])
 
     async def test_cannot_start_processes_without_end(self, cache: Path) -> None:
         result = await carried_out(
@@ -314,6 +334,99 @@ def run():
         assert not sleeping("4322")
 
 
+_ONE_USER = """
+import asyncio, os, subprocess, sys
+from pathlib import Path
+from domain.tasks import Language
+from script_tasks import running
+
+running._bubblewrap = lambda: None
+running.harden_this_process()
+cache, told = Path(sys.argv[1]), {"PATH": os.environ["PATH"], "SECRET": "told another"}
+compiled = cache / "compiled"
+compiled.write_text("of another task")
+another = subprocess.Popen(["sleep", "60"], env=told)
+script = f'''
+import os
+
+def run():
+    for pid in ({os.getpid()}, {another.pid}):
+        try:
+            print(pid, "environment", open(f"/proc/{{pid}}/environ").read())
+        except OSError:
+            pass
+    for name in ("r", "w"):
+        try:
+            open({str(compiled)!r}, name)
+            print("program", name)
+        except OSError:
+            pass
+    try:
+        os.kill({another.pid}, 9)
+        print("killed")
+    except OSError:
+        pass
+    open("own", "w").write("own")
+    print(open("own").read())
+'''
+job = running.Job("r", Language.PYTHON, script, {}, [], {}, 20, True)
+result = asyncio.run(running.run(job, cache=cache))
+another.kill()
+print(result.output, result.isolation, sep="---")
+"""
+
+
+@pytest.mark.skipif(running._landlock() is None, reason="this kernel has no Landlock")
+async def test_runs_of_one_user_are_kept_apart_from_it_and_from_each_other(tmp_path: Path) -> None:
+    # The interpreter of these tests may be where only root goes. So may then the script, which it does not help.
+    reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    another_user = ["setpriv", "--reuid=65432", "--regid=65432", "--clear-groups", *reading]
+    open_to_all(tmp_path)
+    process = await asyncio.create_subprocess_exec(
+        *(another_user if os.getuid() == 0 else []),
+        *(sys.executable, "-B", "-c", _ONE_USER, str(tmp_path)),
+        cwd=ROOT,
+        stdout=-1,
+        stderr=-1,
+    )
+    said, complaint = await process.communicate()
+    if b"setpriv:" in complaint:
+        pytest.skip(complaint.decode().strip())
+    output, _, isolation = said.decode().partition("---")
+    assert "the user of the script worker; Landlock:" in isolation, complaint.decode()
+    # Signals are told apart since version 6.
+    assert output.replace("killed\n" if (running._landlock() or 0) < 6 else "", "") == "own\n"
+
+
+async def test_what_bubblewrap_hides_does_not_keep_names_from_being_resolved(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if running._bubblewrap() is None:
+        pytest.skip("bubblewrap is not installed, or this machine forbids what it needs")
+    with tempfile.NamedTemporaryFile("w") as resolver:
+        resolver.write("nameserver 192.0.2.1")
+        resolver.flush()
+        open_to_all(Path(resolver.name))
+        monkeypatch.setattr(running, "_RESOLVER", Path(resolver.name))
+        result = await carried_out(f"def run():\n    return open({resolver.name!r}).read()", cache)
+    assert result.output == "nameserver 192.0.2.1\n"
+
+
+async def test_without_bubblewrap_no_network_is_no_tcp_where_the_kernel_can(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (running._landlock() or 0) < 4:
+        pytest.skip("this kernel's Landlock knows no network")
+    monkeypatch.setattr(running, "_bubblewrap", lambda: None)
+    async with receiving() as receiver:
+        script = f"import urllib.request\ndef run():\n    urllib.request.urlopen({receiver.url!r})"
+        result = await carried_out(script, cache, network=False)
+    assert result.ending is Ending.FAILED
+    assert "Permission denied" in result.output
+    assert "no TCP" in result.isolation
+    assert not receiver.received
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root makes a namespace of processes here")
 async def test_runs_below_the_first_process_of_a_container(tmp_path: Path) -> None:
     program = f"""
@@ -350,6 +463,7 @@ class TestGo:
         assert "=== access_request.approved ===" in result.output
         assert "  Requester:       Alice (alice@example.com)" in result.output
 
+    @pytest.mark.usefixtures("isolated")
     async def test_the_notifier_of_the_specification_runs_as_it_stands(self, cache: Path, slack: Receiver) -> None:
         _, notifier = of_the_specification()
         assert '"secrets"' not in notifier
