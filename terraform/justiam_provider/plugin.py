@@ -33,7 +33,7 @@ from tf.utils import Diagnostics, read_dynamic_value, to_dynamic_value
 
 from justiam_provider.arguments import State
 from justiam_provider.entity import Entity
-from justiam_provider.provider import Provider
+from justiam_provider.provider import ADDRESS, Provider
 
 _COOKIE: Final = ("TF_PLUGIN_MAGIC_COOKIE", "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2")
 _HANDSHAKE: Final = "1|6|unix|{socket}|grpc|{certificate}"
@@ -157,13 +157,32 @@ class _Stdio(grpc_stdio_pb2_grpc.GRPCStdioServicer):
         return iter(())
 
 
-def serve() -> None:
-    """Answer Terraform's calls until it says that it is done."""
+def _server() -> tuple[grpc.Server, _Controller]:
     server = grpc.server(ThreadPoolExecutor(max_workers=10))
     controller = _Controller()
     tfplugin_pb2_grpc.add_ProviderServicer_to_server(Servicer(Provider()), server)
     grpc_controller_pb2_grpc.add_GRPCControllerServicer_to_server(controller, server)
     grpc_stdio_pb2_grpc.add_GRPCStdioServicer_to_server(_Stdio(), server)
+    return server, controller
+
+
+def debug() -> None:
+    """Answer the calls of every Terraform that has what is printed in TF_REATTACH_PROVIDERS, until stopped."""
+    server, _ = _server()
+    with tempfile.TemporaryDirectory(prefix="justiam-") as directory:
+        socket = f"{directory}/provider"
+        server.add_insecure_port(f"unix://{socket}")
+        server.start()
+        here = {"Protocol": "grpc", "ProtocolVersion": 6, "Pid": os.getpid(), "Test": True}
+        reattach = {ADDRESS: {**here, "Addr": {"Network": "unix", "String": socket}}}
+        print(json.dumps(reattach), flush=True)  # noqa: T201 - what it is started for
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        server.stop(grace=1).wait()
+
+
+def serve() -> None:
+    """Answer Terraform's calls until it says that it is done."""
+    server, controller = _server()
     certificate, credentials = _credentials()
     # Nobody else can enter the directory, so that Terraform need not show a certificate of its own.
     with tempfile.TemporaryDirectory(prefix="justiam-") as directory:
@@ -203,6 +222,11 @@ def _credentials() -> tuple[bytes, grpc.ServerCredentials]:
 
 def main() -> None:
     """Run as Terraform runs a plugin; say so to anybody else."""
+    if sys.argv[1:] == ["--debug"]:
+        # Before any thread is there, so that the signals reach nothing else.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        debug()
+        return
     name, value = _COOKIE
     if os.environ.get(name) != value:
         sys.exit("This is a plugin: Terraform starts it. See docs/terraform for how it is installed.")

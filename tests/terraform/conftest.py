@@ -224,8 +224,25 @@ def workspace(installed: Installed, address: str, house: House, tmp_path: Path) 
     return Workspace(installed, tmp_path, JUSTIAM_ENDPOINT=address, JUSTIAM_TOKEN=house.admin.token)
 
 
+@pytest.fixture(scope="module")
+def attached(installed: Installed, address: str, house: House) -> Iterator[dict[str, str]]:
+    """A provider that runs already. Terraform starts one three times a command, which is most of what a test takes.
+
+    Installed and started as people have it, it is in the tests of the specification, the example and the refusals.
+    """
+    command = [str(PROVIDER_PYTHON), "-m", "justiam_provider", "--debug"]
+    environment = installed.environment(JUSTIAM_ENDPOINT=address, JUSTIAM_TOKEN=house.admin.token)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as provider:
+        assert provider.stdout is not None
+        try:
+            yield {"TF_REATTACH_PROVIDERS": provider.stdout.readline().strip()}
+        finally:
+            provider.terminate()
+
+
 @pytest.fixture
-def configured(workspace: Workspace) -> Workspace:
+def configured(installed: Installed, address: str, house: House, attached: dict[str, str], tmp_path: Path) -> Workspace:
     """The surroundings, under names that no other test has."""
+    workspace = Workspace(installed, tmp_path, JUSTIAM_ENDPOINT=address, JUSTIAM_TOKEN=house.admin.token, **attached)
     workspace.write(SURROUNDINGS.replace("MARK", uuid4().hex[:8]), "surroundings.tf")
     return workspace

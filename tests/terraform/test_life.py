@@ -146,10 +146,20 @@ KINDS: Final = {
 
 
 @pytest.fixture(scope="module")
-def everything(installed: Installed, address: str, house: House, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def everything(
+    installed: Installed,
+    address: str,
+    house: House,
+    attached: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A directory whose configuration was applied, to be copied: what is in the service is left as it is."""
     workspace = Workspace(
-        installed, tmp_path_factory.mktemp("everything"), JUSTIAM_ENDPOINT=address, JUSTIAM_TOKEN=house.admin.token
+        installed,
+        tmp_path_factory.mktemp("everything"),
+        JUSTIAM_ENDPOINT=address,
+        JUSTIAM_TOKEN=house.admin.token,
+        **attached,
     )
     workspace.write(SURROUNDINGS.replace("MARK", uuid4().hex[:8]), "surroundings.tf")
     workspace.write(LEAST)
@@ -158,11 +168,11 @@ def everything(installed: Installed, address: str, house: House, tmp_path_factor
 
 
 @pytest.fixture
-def applied(everything: Path, workspace: Workspace) -> Workspace:
+def applied(everything: Path, configured: Workspace) -> Workspace:
     """What was applied, in a directory of this test's own."""
     for path in everything.glob("*.tf*"):
-        shutil.copy(path, workspace.directory)
-    return workspace
+        shutil.copy(path, configured.directory)
+    return configured
 
 
 async def served(house: House, state: dict[str, dict[str, Any]], address: str) -> dict[str, Any]:
