@@ -91,8 +91,8 @@ async def test_a_script_worker_that_waits_for_temporal_ends_when_it_is_told_to(t
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", "from cli.main import app; app()", "script-worker"),
         cwd=ROOT,
-        env={
-            "PATH": os.environ["PATH"],
+        env={name: value for name, value in os.environ.items() if not name.startswith("JUSTIAM_")}
+        | {
             "JUSTIAM_TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}",
             "JUSTIAM_SCRIPT_CACHE_DIR": str(tmp_path),
         },
