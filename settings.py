@@ -169,6 +169,10 @@ class OidcIssuer(BaseModel):
     """As which of its public clients `justiam login` signs people in. None: it does not."""
     scope: Annotated[str, Field(min_length=1)] | None = None
     """What `justiam login` asks for, where the usual does not do."""
+    web_client_id: Annotated[str, Field(min_length=1)] | None = None
+    """As which of its clients the pages sign people in. None: they do not."""
+    web_client_secret: SecretStr | None = None
+    """What that client authenticates with; None: it is a public client."""
 
 
 class ProgramSettings(BaseSettings):
@@ -277,7 +281,8 @@ class Settings(ProgramSettings):
         default=(),
         description="OpenID Connect issuers whose tokens callers may use, as a JSON list: issuer (URL), audience, and "
         'where they differ algorithms (["RS256", "ES256"]) and link_by_email (false); client_id, and where it has to '
-        "differ scope, let people sign in there with `justiam login`. As in " + _ISSUERS_EXAMPLE,
+        "differ scope, let people sign in there with `justiam login`; web_client_id, and web_client_secret unless it "
+        "is a public client, let them sign in to the pages. As in " + _ISSUERS_EXAMPLE,
     )
     oidc_leeway_secs: int = Field(
         default=30,
@@ -394,6 +399,8 @@ def describe_settings() -> list[SettingDescription]:
         value = os.environ.get(_variable(name)) or None
         if value is not None and SecretStr in {field.annotation, *get_args(field.annotation)}:
             value = _without_password(value) if name == "database_url" else _MASK
+        elif value is not None and name == "oidc_issuers":
+            value = _without_client_secrets(value)
         if field.is_required():
             default = None
         elif field.default is None:
@@ -405,6 +412,20 @@ def describe_settings() -> list[SettingDescription]:
             SettingDescription(variable=_variable(name), meaning=field.description or "", default=default, value=value)
         )
     return described
+
+
+def _without_client_secrets(issuers: str) -> str:
+    try:
+        listed = json.loads(issuers)
+    except (ValueError, RecursionError):
+        listed = None
+    if not isinstance(listed, list):
+        # Whatever stands there may have a secret in it.
+        return _MASK
+    secret = "web_client_secret"  # noqa: S105 - the name of the field
+    return json.dumps(
+        [{**each, secret: _MASK} if isinstance(each, dict) and secret in each else each for each in listed]
+    )
 
 
 def unknown_variables() -> list[str]:

@@ -7,11 +7,13 @@ token names a key that is not there, as after a rotation. The last is limited, b
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import httpx
@@ -48,6 +50,15 @@ _TYPES: Final = frozenset({None, "jwt", "at+jwt"})
 """What a token for an API may call itself. Logout tokens, proofs of possession and the like do not pass for one."""
 
 
+@dataclass(frozen=True)
+class SignIn:
+    """Somebody who has signed in at an issuer."""
+
+    identity: Identity
+    email: str | None
+    """As the issuer has it, verified or not: for messages alone."""
+
+
 class _Unusable(Exception):
     """The issuer's answer is not what the specifications say."""
 
@@ -59,6 +70,7 @@ class _Issuer:
         self.configured = configured
         self._client = client
         self._keys: list[Key] = []
+        self._about: dict[str, Any] = {}
         self._known_at: float | None = None
         self._asked_at: float | None = None
         self._asking = asyncio.Lock()
@@ -86,6 +98,21 @@ class _Issuer:
         if found is None:
             raise InvalidToken("The token is signed with a key that its issuer does not publish.")
         return found
+
+    async def endpoint(self, name: str) -> str | None:
+        """An address that its discovery document names; None where it names none that is safe.
+
+        Raises:
+            IssuerUnavailable: it does not answer.
+        """
+        if self._age(self._known_at) > FRESH_SECS:
+            async with self._asking:
+                if self._age(self._known_at) > FRESH_SECS and self._age(self._asked_at) > ASKED_EVERY_SECS:
+                    await self._ask()
+        if self._age(self._known_at) > STALE_SECS:
+            raise IssuerUnavailable(f"{self.configured.issuer} does not answer. Try again.")
+        url = self._about.get(name)
+        return url if isinstance(url, str) and safe_to_fetch(url) else None
 
     def _find(self, token: Unverified, algorithm: str) -> Key | None:
         fitting = [
@@ -118,13 +145,33 @@ class _Issuer:
         jwks_uri = about.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not safe_to_fetch(jwks_uri):
             raise _Unusable("its jwks_uri is not https")
+        self._about = about
         listed = (await self._get(jwks_uri)).get("keys")
         if not isinstance(listed, list):
             raise _Unusable("its key set has no keys")
         return [key for jwk in listed[:_MOST_KEYS] if (key := _usable(jwk)) is not None]
 
-    async def _get(self, url: str) -> dict[str, Any]:
-        async with self._client.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+    async def redeem(self, url: str, code: dict[str, str], auth: httpx.Auth | None) -> str:
+        """The ID token for an authorization code."""
+        try:
+            answer = await self._get(url, data=code, auth=auth)
+        except httpx.HTTPError as error:
+            raise IssuerUnavailable(f"{self.configured.issuer} does not answer. Try again.") from error
+        except (_Unusable, ValueError, RecursionError) as error:
+            _log.warning("sign_in_refused", issuer=self.configured.issuer, error=str(error))
+            raise Unauthenticated(f"{self.configured.issuer} does not confirm the sign-in. Start again.") from error
+        token = answer.get("id_token")
+        if not isinstance(token, str):
+            raise Unauthenticated(f"{self.configured.issuer} confirms the sign-in without saying whose it is.")
+        return token
+
+    async def _get(
+        self, url: str, data: dict[str, str] | None = None, auth: httpx.Auth | None = None
+    ) -> dict[str, Any]:
+        """A JSON object from the issuer; with `data`, the answer to a form."""
+        method = "GET" if data is None else "POST"
+        asked = self._client.stream(method, url, headers={"Accept": "application/json"}, data=data, auth=auth)
+        async with asked as answer:
             if answer.status_code != httpx.codes.OK:
                 raise _Unusable(f"{url} answers {answer.status_code}")
             body = bytearray()
@@ -170,11 +217,58 @@ class Issuers:
             IssuerUnavailable: its issuer does not say which keys it signs with.
         """
         try:
-            return await self._verified(token)
+            _, identity = await self._verified(token)
         except InvalidToken as error:
             raise Unauthenticated(str(error)) from error
+        return identity
 
-    async def _verified(self, token: str) -> Identity:
+    async def endpoint(self, issuer: str, name: str) -> str | None:
+        """An address that an issuer's discovery document names; None where it names none that is safe.
+
+        Raises:
+            IssuerUnavailable: it does not answer.
+        """
+        return await self._issuers[issuer].endpoint(name)
+
+    async def redeem(self, issuer: str, code: dict[str, str], auth: httpx.Auth | None) -> str:
+        """Exchange an authorization code for an ID token (RFC 6749, section 4.1.3).
+
+        Args:
+            issuer: whose code it is.
+            code: what to send.
+            auth: how the client authenticates; None: it is a public one.
+
+        Raises:
+            IssuerUnavailable: it does not answer.
+            Unauthenticated: it refuses, or answers without an ID token.
+        """
+        url = await self.endpoint(issuer, "token_endpoint")
+        if url is None:
+            raise IssuerUnavailable(f"{issuer} does not say where codes are exchanged.")
+        return await self._issuers[issuer].redeem(url, code, auth)
+
+    async def verify_sign_in(self, token: str, *, issuer: str, client_id: str, nonce: str) -> SignIn:
+        """Who an ID token says has signed in (OpenID Connect Core, section 3.1.3.7).
+
+        Args:
+            token: the ID token.
+            issuer: who was asked for it.
+            client_id: for which of its clients.
+            nonce: what was sent along with the question.
+
+        Raises:
+            Unauthenticated: it is not a valid answer to that question.
+            IssuerUnavailable: its issuer does not say which keys it signs with.
+        """
+        try:
+            claims, identity = await self._verified(token, client_id)
+            _refuse_another_answer(claims, issuer=issuer, client_id=client_id, nonce=nonce)
+        except InvalidToken as error:
+            raise Unauthenticated(str(error)) from error
+        email = claims.get("email")
+        return SignIn(identity, email if isinstance(email, str) else None)
+
+    async def _verified(self, token: str, audience: str | None = None) -> tuple[dict[str, Any], Identity]:
         unverified = jose.parse(token)
         named = unverified.claims.get("iss")
         issuer = self._issuers.get(named) if isinstance(named, str) else None
@@ -186,13 +280,13 @@ class Issuers:
         if unverified.type not in _TYPES:
             raise InvalidToken("The token is of another type than tokens for an API.")
         claims = jose.verify(token, await issuer.key(unverified, algorithm), algorithm)
-        return self._identity(issuer.configured, claims)
+        return claims, self._identity(issuer.configured, claims, audience or issuer.configured.audience)
 
-    def _identity(self, issuer: OidcIssuer, claims: dict[str, Any]) -> Identity:
+    def _identity(self, issuer: OidcIssuer, claims: dict[str, Any], audience: str) -> Identity:
         registry = JWTClaimsRegistry(
             leeway=self._leeway_secs,
             iss={"essential": True, "value": issuer.issuer},
-            aud={"essential": True, "value": issuer.audience},
+            aud={"essential": True, "value": audience},
             exp={"essential": True},
             sub={"essential": True},
         )
@@ -211,6 +305,15 @@ class Issuers:
         verified = issuer.link_by_email and claims.get("email_verified") is True
         usable = verified and isinstance(email, str) and _is_storable(email)
         return Identity(issuer.issuer, subject, email if usable else None)
+
+
+def _refuse_another_answer(claims: dict[str, Any], *, issuer: str, client_id: str, nonce: str) -> None:
+    if claims["iss"] != issuer:
+        raise InvalidToken("The sign-in is of another issuer than was asked.")
+    if not hmac.compare_digest(str(claims.get("nonce", "")).encode(), nonce.encode()):
+        raise InvalidToken("The sign-in answers another question.")
+    if claims.get("azp", client_id) != client_id:
+        raise InvalidToken("The sign-in is for another client.")
 
 
 def _usable(jwk: object) -> Key | None:

@@ -92,6 +92,10 @@ class Pages:
         values = {"awaiting": 0, "title": title, "detail": detail}
         return self._render(request, "refusal.html", status, person, values)
 
+    def leading_away(self, request: Request, template: str, **values: Any) -> Response:  # noqa: ANN401 - shown
+        """A page for somebody who is signed in no more."""
+        return self._render(request, template, 200, None, {"awaiting": 0, **values})
+
     def _render(
         self, request: Request, template: str, status: int, person: Person | None, values: dict[str, Any]
     ) -> Response:

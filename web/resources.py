@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from api.authentication import Caller
+from api.issuers import Issuers
 from domain.deciding import Person
 from web.cookies import Cookies
 from web.live import Changes
@@ -45,6 +46,11 @@ async def _visitor(request: Request, pages: Page, person: Caller) -> Visitor:
     return Visitor(request, pages, person)
 
 
+async def _issuers(request: Request) -> Issuers:
+    issuers: Issuers = request.app.state.issuers
+    return issuers
+
+
 async def _cookies(request: Request) -> Cookies:
     cookies: Cookies = request.app.state.cookies
     return cookies
@@ -60,6 +66,9 @@ Jar = Annotated[Cookies, Depends(_cookies)]
 
 Live = Annotated[Changes, Depends(_changes)]
 """Tells open pages of changes."""
+
+Trusted = Annotated[Issuers, Depends(_issuers)]
+"""The issuers that people sign in with."""
 
 Visit = Annotated[Visitor, Depends(_visitor)]
 """Who looks, and the way to answer them."""

@@ -26,7 +26,8 @@ from domain.text import FilterText
 from web import reading
 from web.authentication import Form
 from web.rendering import by_field
-from web.resources import Jar, Visit
+from web.resources import Jar, Trusted, Visit
+from web.routes.sign_in import farewell
 
 router = APIRouter()
 
@@ -102,10 +103,15 @@ async def mine(visit: Visit, connection: Reading, position: Paging) -> Response:
 
 
 @router.post("/sign-out")
-async def sign_out(visit: Visit, jar: Jar, db: Db, _: Form) -> Response:
-    """End the session, here and in the record."""
-    await web_sessions.end(db, visit.request.state.session)
-    response = visit.back("/sign-in", "You are signed out.")
+async def sign_out(visit: Visit, jar: Jar, db: Db, settings: AppSettings, issuers: Trusted, _: Form) -> Response:
+    """End the session, here, in the record and at the issuer that vouched for it."""
+    issuer = await web_sessions.end(db, visit.request.state.session)
+    elsewhere = await farewell(issuers, settings, issuer)
+    if elsewhere is None:
+        response = visit.back("/sign-in", "You are signed out.")
+    else:
+        # A page, not a redirect: the policy of our pages lets no form lead elsewhere.
+        response = visit.pages.leading_away(visit.request, "signed_out.html", elsewhere=elsewhere)
     jar.end_session(response)
     return response
 
