@@ -89,6 +89,13 @@ async def owns(db: Database, owner_id: UUID, user_id: UUID) -> bool:
     return user is not None and user.owner_id == owner_id
 
 
+async def list_owned(db: Database, owner_id: UUID) -> list[UserView]:
+    """The service accounts of a person that are active, by name; a hundred at most."""
+    query = select(User).where(User.owner_id == owner_id, col(User.active)).order_by(User.name, col(User.id)).limit(100)
+    async with db.session() as session:
+        return [_view(user) for user in await session.exec(query)]
+
+
 async def me(db: Database, person: Person) -> Me:
     """What the caller is told about themselves."""
     user = await get(db, person.id)

@@ -158,6 +158,21 @@ function preview(form) {
   });
 }
 
+/** In a script's editor Tab indents; after Escape it leads on, as everywhere. */
+function indent(event) {
+  if (!event.target.matches?.("textarea.code")) return;
+  if (event.key === "Escape") event.target.dataset.leaving = "true";
+  else if (event.key === "Tab" && !event.shiftKey && !event.target.dataset.leaving) {
+    event.preventDefault();
+    event.target.setRangeText("\t", event.target.selectionStart, event.target.selectionEnd, "end");
+  } else if (event.key !== "Tab") delete event.target.dataset.leaving;
+}
+
+// A run of its own belongs to no request: while one goes on, it is looked at again, for ten minutes at most.
+let looks = 0;
+setInterval(() => { if (document.querySelector("[data-again]") && looks++ < 300) refresh(); }, 2000);
+
+document.addEventListener("keydown", indent);
 for (const form of document.querySelectorAll("form[data-preview]")) preview(form);
 localise(document);
 tick();
