@@ -15,7 +15,7 @@ from playwright.async_api import Page
 
 from db import demo
 from tests.api.house import Somebody
-from tests.web.conftest import Stage, violations
+from tests.web.conftest import Stage, violations, visitor
 from tests.web.test_frame import PAGES
 
 _IMAGES: Final = Path(__file__).parents[2] / "docs" / "images"
@@ -30,6 +30,9 @@ _OF: Final = {
     "app_id": "SELECT id FROM applications ORDER BY name LIMIT 1",
     "user_id": "SELECT id FROM users WHERE email = 'alice@example.com'",
     "group_id": "SELECT id FROM groups WHERE name = 'dba_team'",
+    "task_id": "SELECT id FROM scheduled_tasks ORDER BY name LIMIT 1",
+    "run_id": "SELECT id FROM task_runs ORDER BY created_at LIMIT 1",
+    "integration_id": "SELECT id FROM integrations ORDER BY name LIMIT 1",
 }
 """What the parameter of a path is filled with."""
 _KEPT: Final = {
@@ -65,7 +68,25 @@ async def lived_in(stage: Stage) -> dict[str, Somebody]:
     cluster = await _ask(stage, cast["alice"], templates["Production cluster, break glass"], 60, "Checkout fails.")
     for who, body in (("erin", "Who else is on the call?"), ("alice", "Bob. The graphs are in the channel.")):
         await house.call("POST", f"/access-requests/{cluster}/messages", cast[who], json={"body": body})
+    await _automate(stage)
     return cast
+
+
+async def _automate(stage: Stage) -> None:
+    """A task that has run, an integration that is told, a secret and a token."""
+    root = await visitor(stage.house, stage.house.admin)
+    secret = {"name": "SLACK_WEBHOOK", "value": "hush", "description": "The channel"}
+    await root.post("/admin/secrets", secret, Origin=stage.url)
+    script = "from justiam import config\n\n\ndef run():\n    print(config.get('run_id'))"
+    task = {"name": "Log every change", "script": script, "schedule_type": "cron", "cron": "0 9 * * 1-5"}
+    numbers = {"max_retries": "3", "timeout_seconds": "60"}
+    made = await root.post("/admin/tasks/new", {**task, **numbers, "secret_names": ["SLACK_WEBHOOK"]}, Origin=stage.url)
+    assert (await root.post(f"{made.headers['location']}/run", {}, Origin=stage.url)).status_code == 303
+    mail = {"name": "Tell the people concerned", "target": "email", "events": ["access_request.submitted"]}
+    assert (await root.post("/admin/integrations/new", {**mail, "enabled": "1"}, Origin=stage.url)).status_code == 303
+    assert (
+        await root.post("/tokens", {"name": "laptop", "expires_in_days": "30"}, Origin=stage.url)
+    ).status_code == 200
 
 
 async def _ask(stage: Stage, who: Somebody, template: UUID, minutes: int, why: str) -> str:
@@ -121,6 +142,8 @@ async def test_every_page_is_for_everybody(
             for path in PAGES:
                 if who != _who_looks_at(path) or (target := await _filled(stage, path)) is None:
                     continue
+                if target == "/admin":
+                    continue
                 answer = await page.goto(target)
                 assert answer is not None
                 if "text/html" not in answer.headers.get("content-type", ""):
@@ -133,12 +156,12 @@ async def test_every_page_is_for_everybody(
                 assert width <= _LOOKS[look]["viewport"]["width"], f"{target} is {width} wide"
                 if pytestconfig.getoption("--store-screenshots") and path in _KEPT:
                     await _keep(page, _KEPT[path] + look)
-    assert shown >= 7
+    assert shown >= 25
     assert not any(found.values()), {path: each for path, each in found.items() if each}
 
 
 def _who_looks_at(path: str) -> str:
-    if path.startswith(("/admin", "/history", "/overview")):
+    if path.startswith(("/admin", "/history", "/overview", "/tokens")):
         return "admin"
     return "erin" if path == "/decide" or "{request_id}" in path else "alice"
 
