@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from api import lifecycle
 from api.authentication import Caller, RequestsManager
@@ -62,6 +63,20 @@ _ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
         },
     }
 }
+
+
+_RFC_3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _written_out(value: object) -> object:
+    # What pydantic takes besides, seconds since 1970, is nothing that the documentation speaks of.
+    if isinstance(value, str) and not _RFC_3339.fullmatch(value):
+        raise ValueError("must be a time as RFC 3339 writes it, as in 2026-11-23T21:00:00Z")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+"""A point in time in a query."""
 
 
 class Comment(BaseModel):
@@ -188,8 +203,8 @@ async def list_all_requests(  # noqa: PLR0917 - each is a filter
         FilterText | None, Query(description="Part of the requester's email address, in upper or lower case.")
     ] = None,
     app_id: Annotated[UUID | None, Query(description="Only requests for this application.")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Only requests submitted then or later.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Only requests submitted before.")] = None,
+    since: Annotated[Instant | None, Query(description="Only requests submitted then or later.")] = None,
+    until: Annotated[Instant | None, Query(description="Only requests submitted before.")] = None,
 ) -> Page[RequestView]:
     """Every request of everybody, newest first. Needs `access_requests.manage`."""
     return await requests.list_all(
