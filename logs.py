@@ -44,6 +44,16 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
     # Every poll and statement of the libraries is of no interest to anybody who asked for less than debug.
     for name in ("httpx", "httpcore", "psycopg.pool"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").addFilter(_without_query)
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    # What is asked for can be a secret: the code that an issuer sends somebody back with.
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            each.partition("?")[0] if isinstance(each, str) and each.startswith("/") else each for each in record.args
+        )
+    return True
 
 
 def _without_colour(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

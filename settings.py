@@ -113,7 +113,12 @@ def _issuer_url(url: str) -> str:
 
 def safe_to_fetch(url: str) -> bool:
     """Whether what `url` answers is what its owner sent: over TLS, or without leaving this machine."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        # Read for what it raises: a port that is none.
+        parts.port  # noqa: B018
+    except ValueError:
+        return False
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _THIS_MACHINE)
 
 
@@ -171,8 +176,14 @@ class OidcIssuer(BaseModel):
     """What `justiam login` asks for, where the usual does not do."""
     web_client_id: Annotated[str, Field(min_length=1)] | None = None
     """As which of its clients the pages sign people in. None: they do not."""
-    web_client_secret: SecretStr | None = None
+    web_client_secret: Annotated[SecretStr, Field(min_length=1)] | None = None
     """What that client authenticates with; None: it is a public client."""
+
+    @model_validator(mode="after")
+    def _secret_is_of_a_client(self) -> Self:
+        if self.web_client_secret is not None and self.web_client_id is None:
+            raise ValueError("web_client_secret needs the web_client_id that it is of")
+        return self
 
 
 class ProgramSettings(BaseSettings):

@@ -39,6 +39,8 @@ ASKED_EVERY_SECS: Final = 5.0
 """An issuer is asked at most this often, whatever tokens come in."""
 
 _TIMEOUT: Final = httpx.Timeout(5.0)
+_LONGEST_ANSWER_SECS: Final = 10.0
+"""For all of an answer: the timeout above is for each of its parts."""
 _LARGEST_ANSWER: Final = 524_288
 _MOST_KEYS: Final = 100
 _RSA_MIN_BITS: Final = 2048
@@ -105,14 +107,26 @@ class _Issuer:
         Raises:
             IssuerUnavailable: it does not answer.
         """
+        await self._current()
+        url = self._about.get(name)
+        return url if isinstance(url, str) and safe_to_fetch(url) else None
+
+    async def _current(self) -> None:
         if self._age(self._known_at) > FRESH_SECS:
             async with self._asking:
                 if self._age(self._known_at) > FRESH_SECS and self._age(self._asked_at) > ASKED_EVERY_SECS:
                     await self._ask()
         if self._age(self._known_at) > STALE_SECS:
             raise IssuerUnavailable(f"{self.configured.issuer} does not answer. Try again.")
-        url = self._about.get(name)
-        return url if isinstance(url, str) and safe_to_fetch(url) else None
+
+    async def names_itself(self) -> bool:
+        """Whether its answers to browsers always say whose they are (RFC 9207).
+
+        Raises:
+            IssuerUnavailable: it does not answer.
+        """
+        await self._current()
+        return self._about.get("authorization_response_iss_parameter_supported") is True
 
     def _find(self, token: Unverified, algorithm: str) -> Key | None:
         fitting = [
@@ -155,7 +169,7 @@ class _Issuer:
         """The ID token for an authorization code."""
         try:
             answer = await self._get(url, data=code, auth=auth)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise IssuerUnavailable(f"{self.configured.issuer} does not answer. Try again.") from error
         except (_Unusable, ValueError, RecursionError) as error:
             _log.warning("sign_in_refused", issuer=self.configured.issuer, error=str(error))
@@ -169,6 +183,13 @@ class _Issuer:
         self, url: str, data: dict[str, str] | None = None, auth: httpx.Auth | None = None
     ) -> dict[str, Any]:
         """A JSON object from the issuer; with `data`, the answer to a form."""
+        try:
+            async with asyncio.timeout(_LONGEST_ANSWER_SECS):
+                return await self._read(url, data, auth)
+        except TimeoutError as error:
+            raise httpx.ReadTimeout(f"{url} does not end its answer") from error
+
+    async def _read(self, url: str, data: dict[str, str] | None, auth: httpx.Auth | None) -> dict[str, Any]:
         method = "GET" if data is None else "POST"
         asked = self._client.stream(method, url, headers={"Accept": "application/json"}, data=data, auth=auth)
         async with asked as answer:
@@ -229,6 +250,14 @@ class Issuers:
             IssuerUnavailable: it does not answer.
         """
         return await self._issuers[issuer].endpoint(name)
+
+    async def names_itself(self, issuer: str) -> bool:
+        """Whether what an issuer sends browsers back with always says whose it is (RFC 9207).
+
+        Raises:
+            IssuerUnavailable: it does not answer.
+        """
+        return await self._issuers[issuer].names_itself()
 
     async def redeem(self, issuer: str, code: dict[str, str], auth: httpx.Auth | None) -> str:
         """Exchange an authorization code for an ID token (RFC 6749, section 4.1.3).

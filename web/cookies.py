@@ -25,7 +25,7 @@ class Cookies:
         key = settings.secret_key.get_secret_value()
         self._sessions = Signer(key, salt="web session", digest_method=hashlib.sha256)
         self._forms = Signer(key, salt="web form", digest_method=hashlib.sha256)
-        self._notes = URLSafeTimedSerializer(key, salt="web note")
+        self._notes = URLSafeTimedSerializer(key)
         self._secure = urlsplit(settings.token_issuer).scheme == "https"
         # A browser takes a cookie with this prefix from a secure page of this very host alone, never of a sibling.
         self._prefix = "__Host-" if self._secure else ""
@@ -58,7 +58,8 @@ class Cookies:
 
     def leave_note(self, response: Response, name: str, content: Any, seconds: int) -> None:  # noqa: ANN401 - any JSON
         """Have the browser keep something for the next page. Signed, not secret."""
-        self._set(response, name, str(self._notes.dumps(content)), seconds)
+        # Salted with its name: what was left under one counts under no other.
+        self._set(response, name, str(self._notes.dumps(content, salt=_salt(name))), seconds)
 
     def note(self, sent: Mapping[str, str], name: str, seconds: int) -> Any:  # noqa: ANN401 - any JSON
         """What was left under this name, None where nothing was, or too long ago."""
@@ -66,7 +67,7 @@ class Cookies:
         if value is None:
             return None
         try:
-            return self._notes.loads(value, max_age=seconds)
+            return self._notes.loads(value, max_age=seconds, salt=_salt(name))
         except (BadSignature, json.JSONDecodeError, UnicodeError):
             return None
 
@@ -108,3 +109,7 @@ class Cookies:
 
     def _delete(self, response: Response, name: str) -> None:
         response.delete_cookie(self._prefix + name, path="/", secure=self._secure, httponly=True, samesite="lax")
+
+
+def _salt(name: str) -> str:
+    return f"web note {name}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from starlette.responses import Response
 
 from api.issuers import Issuers
 from db import identities
@@ -69,6 +72,7 @@ async def standing_front(
 async def front(standing_front: _Front) -> _Front:
     """With the authority as new, and alice known there by its subject."""
     standing_front.authority.reset()
+    forget(standing_front)
     async with standing_front.house.db.connection() as connection:
         await connection.execute("DELETE FROM user_identities WHERE issuer = %s", [standing_front.authority.url])
     await identities.link(
@@ -78,6 +82,12 @@ async def front(standing_front: _Front) -> _Front:
         standing_front.authority.subject,
     )
     return standing_front
+
+
+def forget(front: _Front) -> None:
+    """Have the authority asked again for what it says about itself."""
+    known = front.house.app.state.issuers._issuers[front.authority.url]
+    known._known_at = known._asked_at = None
 
 
 async def begun(browser: Visitor, number: int, target: str = "/requests") -> str:
@@ -117,8 +127,7 @@ async def test_somebody_signs_in_at_a_provider_of_others_and_out_again(front: _F
 
 async def test_signing_out_ends_the_session_here_and_leads_to_the_issuer(front: _Front) -> None:
     front.authority.documents[DISCOVERY] |= {"end_session_endpoint": f"{front.authority.url}/end?a=1"}
-    front.house.app.state.issuers._issuers[front.authority.url]._known_at = None
-    front.house.app.state.issuers._issuers[front.authority.url]._asked_at = None
+    forget(front)
     browser = front.stranger()
     answer = await browser.get(await answered(await begun(browser, 1)))
     assert answer.status_code == 303, shown(answer)
@@ -175,6 +184,64 @@ async def test_an_answer_of_another_issuer_than_was_asked_does_not_count(front: 
     await refused(front, browser, f"{path}&iss=https://evil.example", 401, "another issuer")
 
 
+async def test_an_issuer_that_says_who_it_is_says_so_each_time(front: _Front) -> None:
+    front.authority.documents[DISCOVERY] |= {"authorization_response_iss_parameter_supported": True}
+    forget(front)
+    browser = front.stranger()
+    path = await answered(await begun(browser, 1))
+    await refused(front, browser, path, 401, "another issuer")
+    assert (await browser.get(f"{path}&iss={front.authority.url}")).status_code == 303
+
+
+async def test_an_answer_without_a_code_is_not_passed_on(front: _Front) -> None:
+    browser = front.stranger()
+    front.authority.sent_back = {"code": ...}
+    await refused(front, browser, await answered(await begun(browser, 1)), 401, "without an answer")
+    assert not front.authority.redeemed
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/token", "https://[::1/token", "https://a\0b/token"])
+async def test_an_issuer_with_an_impossible_address_is_unavailable(front: _Front, url: str) -> None:
+    front.authority.documents[DISCOVERY] |= {"token_endpoint": url}
+    forget(front)
+    browser = front.stranger()
+    await refused(front, browser, await answered(await begun(browser, 1)), 503, "does not")
+
+
+async def test_an_issuer_that_never_ends_its_answer_is_unavailable(
+    front: _Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _each in range(100):
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.close()
+
+    monkeypatch.setattr("api.issuers._LONGEST_ANSWER_SECS", 0.5)
+    async with await asyncio.start_server(drip, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        front.authority.documents[DISCOVERY] |= {"token_endpoint": f"http://127.0.0.1:{port}/token"}
+        forget(front)
+        browser = front.stranger()
+        path = await answered(await begun(browser, 1))
+        await asyncio.wait_for(refused(front, browser, path, 503, "does not answer"), 3)
+
+
+async def test_a_note_counts_under_its_own_name_alone(front: _Front) -> None:
+    jar = front.house.app.state.cookies
+    asking, other = front.stranger(), front.stranger()
+    await begun(asking, 1)
+    (note,) = asking.cookies.values()
+    other.cookies["justiam_flash"] = note
+    assert (await other.get("/sign-in")).status_code == 200
+    flash = jar.flash(Response(), "said").headers["set-cookie"].split("=", 1)[1].split(";")[0]
+    other.cookies["justiam_signing_in"] = flash
+    await refused(front, other, "/sign-in/callback?state=x", 401, "begun in another browser")
+
+
 async def test_who_declines_or_is_refused_is_told(front: _Front) -> None:
     browser = front.stranger()
     for error, says in (("access_denied", "You declined to sign in."), ("server_error", "refused the sign-in")):
@@ -219,11 +286,15 @@ async def test_each_sign_in_begins_a_session_of_its_own(front: _Front) -> None:
     browser = front.stranger()
     browser.cookies["justiam_session"] = "chosen-by-somebody-else"
     sessions = set()
+    former: dict[str, str] = {}
     for _ in range(2):
+        former = dict(browser.cookies)
         assert (await browser.get(await answered(await begun(browser, 1)))).status_code == 303
         sessions.add(front.house.app.state.cookies.session(browser.cookies))
     assert len(sessions) == 2
     assert None not in sessions
+    # The one before is over: nobody could sign out of it any more.
+    assert (await Visitor(front.house, "", former).get("/requests")).status_code == 303
 
 
 async def test_an_issuer_that_is_not_for_the_pages_is_not_offered(front: _Front) -> None:
@@ -266,6 +337,12 @@ async def test_a_confidential_client_authenticates_itself(front: _Front) -> None
 
 async def _note(seen: list[httpx.Request], request: httpx.Request) -> None:
     seen.append(request)
+
+
+@pytest.mark.parametrize("given", [{"web_client_secret": "s3cret"}, {"web_client_id": "w", "web_client_secret": ""}])
+def test_a_client_secret_is_of_a_client(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="web_client_secret"):
+        OidcIssuer.model_validate({"issuer": "https://login.example", "audience": "a", **given})
 
 
 def test_a_client_secret_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from api.issuers import Issuers, SignIn
 from api.resources import AppSettings, Db
 from db import identities, people, users, web_sessions
+from db.database import Database
 from db.paging import Position
 from domain.errors import Forbidden, IssuerUnavailable, NotFound, Unauthenticated
 from settings import OidcIssuer, Settings
@@ -92,12 +93,18 @@ async def callback(request: Request, jar: Jar, db: Db, settings: AppSettings, is
         raise Unauthenticated("This sign-in was begun in another browser, or too long ago. Start again.")
     chosen = next((each for each in _usable(settings) if each.issuer == asked["issuer"]), None)
     # RFC 9207: an issuer that says who it is cannot be mixed up with another.
-    if chosen is None or sent.get("iss", chosen.issuer) != chosen.issuer:
+    if (
+        chosen is None
+        or sent.get("iss", chosen.issuer) != chosen.issuer
+        or ("iss" not in sent and await issuers.names_itself(chosen.issuer))
+    ):
         raise Unauthenticated("This answer is of another issuer than was asked. Start again.")
     if "error" in sent:
         denied = sent["error"] == "access_denied"
         raise Unauthenticated("You declined to sign in." if denied else f"{chosen.issuer} refused the sign-in.")
-    found = await _signed_in(issuers, settings, chosen, asked, sent.get("code", ""))
+    if not sent.get("code"):
+        raise Unauthenticated(f"{chosen.issuer} sent you back without an answer. Start again.")
+    found = await _signed_in(issuers, settings, chosen, asked, sent["code"])
     person = await identities.authenticate(db, found.identity)
     if person is None:
         known_as = found.email or found.identity.subject
@@ -105,6 +112,7 @@ async def callback(request: Request, jar: Jar, db: Db, settings: AppSettings, is
             f"You are signed in at {urlsplit(chosen.issuer).hostname} as {known_as}, and no active account here is "
             "linked to that. Ask an administrator."
         )
+    await _end_former(request, jar, db)
     response = welcome(jar, await web_sessions.begin(db, person.id, chosen.issuer), asked["next"])
     # A question is answered once.
     jar.drop_note(response, _QUESTION)
@@ -158,8 +166,16 @@ async def sign_in_as(request: Request, jar: Jar, db: Db, settings: AppSettings) 
         person = await people.find(connection, str(form.get("user_id", "")))
     if person is None or not person.active:
         raise NotFound("There is no such account, or it is deactivated.")
+    await _end_former(request, jar, db)
     token = await web_sessions.begin(db, person.id, None)
     return welcome(jar, token, str(form.get("next", HOME)))
+
+
+async def _end_former(request: Request, jar: Cookies, db: Database) -> None:
+    # The browser forgets its token, so nobody could sign out of it any more.
+    former = jar.session(request.cookies)
+    if former is not None:
+        await web_sessions.end(db, former)
 
 
 def welcome(jar: Cookies, token: str, target: str) -> Response:
