@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from api.problems import status_and_title
-from domain.errors import AccessError, RecordUnavailable, TooManyCalls
+from domain.errors import AccessError, RecordUnavailable, TooManyCalls, Unauthenticated
 from web.authentication import SignInNeeded
 from web.rendering import Pages
 
@@ -49,6 +49,8 @@ async def _sign_in(request: Request, _: Exception) -> Response:
 async def _access_error(request: Request, raised: Exception) -> Response:
     error = cast("AccessError", raised)
     status, title = status_and_title(error.code)
+    if isinstance(error, Unauthenticated):
+        title = "You are not signed in"
     answer = await _page(request, status, title, error.detail)
     if isinstance(error, TooManyCalls):
         answer.headers["Retry-After"] = str(error.retry_after_secs)
