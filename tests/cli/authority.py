@@ -8,12 +8,12 @@ import threading
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
 
-from tests.tokens.issuer import AUDIENCE, DISCOVERY, Issuer
+from tests.tokens.issuer import AUDIENCE, DISCOVERY, Issuer, QuietServer
 
 Fields = dict[str, str]
 
@@ -122,7 +122,7 @@ def serve_authority() -> Iterator[Authority]:
         def log_message(self, *_: Any) -> None:
             """Nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with QuietServer(("127.0.0.1", 0), Handler) as server:
         authority = Authority(server.server_address[1])
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

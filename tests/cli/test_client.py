@@ -9,7 +9,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,6 +27,7 @@ from cli.people.client import Service
 from cli.people.credentials import Credentials
 from cli.people.documents import Page
 from cli.people.errors import CommandError, NotSignedIn, Refused, Unavailable
+from tests.tokens.issuer import QuietServer
 
 TOKEN = "justiam_hush-hush"
 Answer = tuple[int, dict[str, Any], dict[str, str]]
@@ -73,7 +74,7 @@ def script() -> Iterator[Script]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = QuietServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     script.url = f"http://127.0.0.1:{server.server_port}"

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -22,6 +22,7 @@ import pytest
 
 from tests.api.house import House
 from tests.terraform.conftest import ROOT, Installed, Workspace
+from tests.tokens.issuer import QuietServer
 
 NOBODY: Final = str(uuid4())
 TOKEN: Final = "justiam_a_token_that_nobody_may_read"
@@ -229,7 +230,7 @@ def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = QuietServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

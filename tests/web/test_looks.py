@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -15,7 +16,7 @@ from playwright.async_api import Page
 
 from db import demo
 from tests.api.house import Somebody
-from tests.web.conftest import Stage, violations, visitor
+from tests.web.conftest import Stage, Visitor, violations, visitor
 from tests.web.test_frame import PAGES
 
 _IMAGES: Final = Path(__file__).parents[2] / "docs" / "images"
@@ -49,7 +50,7 @@ _KEPT: Final = {
 
 
 @pytest.fixture(scope="module")
-async def lived_in(stage: Stage) -> dict[str, Somebody]:
+async def lived_in(stage: Stage) -> AsyncIterator[dict[str, Somebody]]:
     """The demo, after a month."""
     house = stage.house
     known = await demo._load(stage.house.url, {})
@@ -68,13 +69,15 @@ async def lived_in(stage: Stage) -> dict[str, Somebody]:
     cluster = await _ask(stage, cast["alice"], templates["Production cluster, break glass"], 60, "Checkout fails.")
     for who, body in (("erin", "Who else is on the call?"), ("alice", "Bob. The graphs are in the channel.")):
         await house.call("POST", f"/access-requests/{cluster}/messages", cast[who], json={"body": body})
-    await _automate(stage)
-    return cast
-
-
-async def _automate(stage: Stage) -> None:
-    """A task that has run, an integration that is told, a secret and a token."""
     root = await visitor(stage.house, stage.house.admin)
+    task = await _automate(stage, root)
+    yield cast
+    # Its Schedule is in a Temporal that other tests use as well.
+    await root.post(f"{task}/delete", {}, Origin=stage.url)
+
+
+async def _automate(stage: Stage, root: Visitor) -> str:
+    """A task that has run, an integration that is told, a secret and a token; the path of the task."""
     secret = {"name": "SLACK_WEBHOOK", "value": "hush", "description": "The channel"}
     await root.post("/admin/secrets", secret, Origin=stage.url)
     script = "from justiam import config\n\n\ndef run():\n    print(config.get('run_id'))"
@@ -84,9 +87,9 @@ async def _automate(stage: Stage) -> None:
     assert (await root.post(f"{made.headers['location']}/run", {}, Origin=stage.url)).status_code == 303
     mail = {"name": "Tell the people concerned", "target": "email", "events": ["access_request.submitted"]}
     assert (await root.post("/admin/integrations/new", {**mail, "enabled": "1"}, Origin=stage.url)).status_code == 303
-    assert (
-        await root.post("/tokens", {"name": "laptop", "expires_in_days": "30"}, Origin=stage.url)
-    ).status_code == 200
+    token = {"name": "laptop", "expires_in_days": "30"}
+    assert (await root.post("/tokens", token, Origin=stage.url)).status_code == 200
+    return str(made.headers["location"])
 
 
 async def _ask(stage: Stage, who: Somebody, template: UUID, minutes: int, why: str) -> str:
