@@ -29,6 +29,7 @@ from db import (
     applications,
     attention,
     claims,
+    overview,
     people,
     requests,
     run_history,
@@ -315,6 +316,17 @@ async def test_the_history_uses_indexes_for_an_application_and_for_days(explaine
                 )
             )
             assert_narrow(plan)
+
+
+async def test_the_overview_reads_what_is_open_and_the_last_days(explained: Explained) -> None:
+    async def look() -> None:
+        async with explained.db.connection() as connection:
+            await overview.overview(connection)
+
+    plans = await explained.do(look())
+    assert len(plans) == 3
+    for plan in plans:
+        assert not plan.read_whole, plan.text
 
 
 async def test_what_a_template_never_had_is_not_looked_for_in_all_it_had(explained: Explained) -> None:

@@ -63,14 +63,14 @@ class Filters:
             template_id=self.template_id,
             requester=self.requester,
             app_id=self.app_id,
-            since=_midnight(self.since),
-            until=_midnight(self.until, days=1),
+            since=None if self.since is None else _midnight(self.since),
+            # After the last day that there is, there is no other.
+            until=None if self.until in {None, date.max} else _midnight(self.until + timedelta(days=1)),
         )
 
 
-def _midnight(day: date | None, *, days: int = 0) -> datetime | None:
-    # Beside the last day that there is, there is no other.
-    return None if day is None or day >= date.max else datetime.combine(day, time(), UTC) + timedelta(days=days)
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
 
 
 async def _filters(
