@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
@@ -92,9 +92,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     documentation.install(app)
     app.add_api_route("/healthz", healthz, summary="Whether the process answers", include_in_schema=False)
     app.add_api_route("/readyz", readyz, summary="Whether the process can serve", include_in_schema=False)
-    app.include_router(_routes())
-    app.include_router(script_runs.router)
+    # Before those of the API, which are matched one by one: these are few, and called as often.
     app.routes.extend(oauth2.routes())
+    _include_routes(app)
+    app.include_router(script_runs.router)
     return app
 
 
@@ -112,10 +113,11 @@ async def readyz(request: Request, response: Response) -> Ready:
     return found
 
 
-def _routes() -> APIRouter:
+def _include_routes(app: FastAPI) -> None:
     # Nothing under /api/v1 is reached without a known caller, whatever a route forgets.
-    api = APIRouter(prefix="/api/v1", dependencies=[Depends(caller), Depends(bodies.acceptable)])
-    # Routes are tried in this order, so the ones that are called most come first.
+    guards = [Depends(caller), Depends(bodies.acceptable)]
+    # Routes are tried in this order, so the ones that are called most come first. One by one, because a router within
+    # a router is matched twice for each call.
     for routes in (
         requests,
         templates,
@@ -128,8 +130,7 @@ def _routes() -> APIRouter:
         secrets,
         api_tokens,
     ):
-        api.include_router(routes.router)
-    return api
+        app.include_router(routes.router, prefix="/api/v1", dependencies=guards)
 
 
 def _operation_id(route: APIRoute) -> str:

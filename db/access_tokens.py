@@ -38,7 +38,11 @@ _ISSUE: Final = f"""
         WHERE %(names)s::text[] IS NULL OR EXISTS (SELECT FROM held)
         RETURNING jti
     )
-    SELECT validity.*, EXISTS (SELECT FROM app) AS known, EXISTS (SELECT FROM recorded) AS issued,
+    SELECT validity.*,
+           -- Without waiting for the disk: a token whose row a crash loses is refused at introspection, and asked for
+           -- anew.
+           set_config('synchronous_commit', 'off', true),
+           EXISTS (SELECT FROM app) AS known, EXISTS (SELECT FROM recorded) AS issued,
            ({SIGNING_KID}) AS kid,
            (SELECT coalesce(jsonb_object_agg(claim, listed ORDER BY claim), '{{}}')
             FROM (SELECT claim, jsonb_agg(DISTINCT value ORDER BY value) AS listed FROM held GROUP BY claim) AS c
@@ -169,7 +173,5 @@ async def forget_expired(db: Database) -> int:
 
 
 async def _insert(db: Database, parameters: dict[str, object]) -> dict[str, Any] | None:
-    async with db.transaction() as connection:
-        # Without waiting for the disk: a token whose row a crash loses is refused at introspection, and asked for anew.
-        await connection.execute("SET LOCAL synchronous_commit = off")
+    async with db.connection() as connection:
         return await (await connection.execute(_ISSUE, parameters)).fetchone()

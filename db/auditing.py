@@ -117,9 +117,9 @@ async def record_invariants(db: Database) -> list[Invariant]:
     async with db.transaction() as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         await connection.execute("SET LOCAL statement_timeout = 0")
-        connection.is_patient = True
-        for name, (meaning, statement) in _INVARIANTS.items():
-            rows = await (await connection.execute(f"{statement} LIMIT {_MOST_NAMED}")).fetchall()
-            violations = [Violation(request_id=str(row["id"]), what=row["what"]) for row in rows]
-            found.append(Invariant(name=name, meaning=meaning, violations=violations))
+        with connection.patiently():
+            for name, (meaning, statement) in _INVARIANTS.items():
+                rows = await (await connection.execute(f"{statement} LIMIT {_MOST_NAMED}")).fetchall()
+                violations = [Violation(request_id=str(row["id"]), what=row["what"]) for row in rows]
+                found.append(Invariant(name=name, meaning=meaning, violations=violations))
     return found

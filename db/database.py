@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Self
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row, tuple_row
 from psycopg.types.json import set_json_loads
@@ -42,12 +43,35 @@ set_json_loads(from_json)
 class Connection(AsyncConnection[DictRow]):
     """A connection that ends when its server says nothing for long: whoever waits is told, and it is not kept."""
 
-    is_patient: bool = False
-    """Waits for ever, for statements that may take as long as they do."""
+    is_in_session: bool = False
+    """Borrowed by SQLAlchemy, which has transactions and rows of its own."""
+    _is_patient: bool = False
+
+    @contextmanager
+    def patiently(self) -> Iterator[None]:
+        """Wait for ever within the block, for statements that may take as long as they do."""
+        self._is_patient = True
+        try:
+            yield
+        finally:
+            self._is_patient = False
+
+    async def close(self) -> None:
+        """Go back to the pool, as it was when it was taken from there."""
+        if self.is_in_session:
+            self.is_in_session = False
+            try:
+                await self.rollback()
+                await self.set_autocommit(True)
+            except psycopg.Error:
+                # Of no more use; the pool makes another.
+                self.pgconn.finish()
+            self.row_factory = dict_row
+        await super().close()
 
     async def wait(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as psycopg has it
         """Wait for the server, as psycopg does for everything."""
-        if self.is_patient:
+        if self._is_patient:
             return await super().wait(*args, **options)
         giving_up = asyncio.get_running_loop().call_later(_ANSWER_SECS, self._give_up)
         try:
@@ -79,8 +103,7 @@ class Database:
             max_size=max_connections,
             timeout=_ACQUIRE_TIMEOUT_SECS,
             max_idle=_MAX_IDLE_SECS,
-            # A session borrows a connection for its own transaction, and leaves it without autocommit.
-            reset=_restore,
+            # No `reset`: it would have every connection go through a task of the pool before the next one gets it.
             close_returns=True,
             open=False,
         )
@@ -97,11 +120,9 @@ class Database:
         await self._engine.dispose()
         await self._pool.close()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
         """A connection on which every statement is its own transaction: for reads."""
-        async with self._pool.connection() as connection:
-            yield connection
+        return self._pool.connection()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -121,15 +142,10 @@ class Database:
 
     async def _borrow(self) -> Connection:
         connection = await self._pool.getconn()
+        connection.is_in_session = True
         await connection.set_autocommit(False)
         connection.row_factory = _PLAIN_ROWS
         return connection
-
-
-async def _restore(connection: Connection) -> None:
-    connection.is_patient = False
-    await connection.set_autocommit(True)
-    connection.row_factory = dict_row
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.database import Database
-from db.paging import Page, Position, newest_first
+from db.paging import Page, Position
 from db.tables import AccessRequest, Application, AppMapping, Group, ScheduledTask, Template
 from db.views import Identified
 from domain.errors import Invalid, NotFound, TemplateInUse
@@ -20,6 +20,7 @@ from domain.states import Status
 from domain.templates import TemplateValues
 
 _VALUES: Final = set(TemplateValues.model_fields)
+_COLUMNS: Final = ", ".join(f"t.{name}" for name in ("id", *TemplateValues.model_fields, "created_at", "updated_at"))
 
 
 class TemplateView(TemplateValues, Identified):
@@ -32,10 +33,17 @@ class TemplateView(TemplateValues, Identified):
 
 async def list_templates(db: Database, position: Position) -> Page[TemplateView]:
     """All templates, newest first."""
-    query = select(Template, col(Application.name)).join(Application, col(Application.id) == col(Template.app_id))
-    async with db.session() as session:
-        rows = await session.exec(newest_first(query, position, col(Template.created_at), col(Template.id)))
-        views = [_view(template, app_name) for template, app_name in rows]
+    before = "WHERE (t.created_at, t.id) < (%(before_at)s, %(before_id)s)" if position.before else ""
+    async with db.connection() as connection:
+        rows = await connection.execute(
+            f"""
+            SELECT {_COLUMNS}, a.name AS app_name
+            FROM access_request_templates t JOIN applications a ON a.id = t.app_id
+            {before} ORDER BY t.created_at DESC, t.id DESC LIMIT %(limit)s
+            """,
+            position.parameters,
+        )
+        views = [TemplateView.model_validate(row) for row in await rows.fetchall()]
     return Page.dated(views, position, lambda view: (view.created_at, view.id))
 
 

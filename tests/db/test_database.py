@@ -97,8 +97,8 @@ async def test_a_statement_that_may_take_long_is_waited_for(database_url: str, m
     monkeypatch.setattr(database, "_ANSWER_SECS", 0.5)
     async with Database(database_url, max_connections=1) as db:
         async with db.connection() as connection:
-            connection.is_patient = True
-            await connection.execute("SELECT pg_sleep(1)")
+            with connection.patiently():
+                await connection.execute("SELECT pg_sleep(1)")
         with pytest.raises(psycopg.OperationalError):
             async with db.connection() as connection:
                 await connection.execute("SELECT pg_sleep(1)")
