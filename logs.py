@@ -7,12 +7,15 @@ import sys
 from typing import Any, Literal
 
 import structlog
+from opentelemetry import trace
+from temporalio import activity
 
 
 def configure(level: str, style: Literal["json", "console"]) -> None:
     """Send everything that is logged to standard error in one format."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _where,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -44,16 +47,21 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
     # Every poll and statement of the libraries is of no interest to anybody who asked for less than debug.
     for name in ("httpx", "httpcore", "psycopg.pool"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.access").addFilter(_without_query)
 
 
-def _without_query(record: logging.LogRecord) -> bool:
-    # What is asked for can be a secret: the code that an issuer sends somebody back with.
-    if isinstance(record.args, tuple):
-        record.args = tuple(
-            each.partition("?")[0] if isinstance(each, str) and each.startswith("/") else each for each in record.args
-        )
-    return True
+def _where(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The trace that a message belongs to, and the workflow whose activity says it."""
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        event.setdefault("trace_id", trace.format_trace_id(span.trace_id))
+        event.setdefault("span_id", trace.format_span_id(span.span_id))
+    if activity.in_activity():
+        info = activity.info()
+        event.setdefault("workflow_id", info.workflow_id)
+        event.setdefault("activity", info.activity_type)
+        if info.attempt > 1:
+            event.setdefault("attempt", info.attempt)
+    return event
 
 
 def _without_colour(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

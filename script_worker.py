@@ -10,14 +10,16 @@ from typing import Final
 import httpx
 import structlog
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 import logs
+import temporal_client
 from activities.scripts import ScriptActivities
 from script_tasks import compiling
 from script_tasks.running import harden_this_process
 from settings import ScriptWorkerSettings
+from telemetry import serving, tracing
 from workflows import names
 
 _log = structlog.get_logger(__name__)
@@ -25,6 +27,8 @@ _log = structlog.get_logger(__name__)
 _GRACE: Final = timedelta(seconds=10)
 """A script that still runs when the worker has to stop has this long; then it is killed."""
 _RECONNECT_SECS: Final = 2.0
+_PATIENCE_SECS: Final = 2.0
+"""How long Temporal may take to say that it is there."""
 
 
 async def main(settings: ScriptWorkerSettings) -> None:
@@ -37,6 +41,8 @@ async def main(settings: ScriptWorkerSettings) -> None:
         await work
     except asyncio.CancelledError:
         _log.info("script_worker_stopped")
+    finally:
+        tracing.flush()
 
 
 async def _run(settings: ScriptWorkerSettings) -> None:
@@ -45,12 +51,27 @@ async def _run(settings: ScriptWorkerSettings) -> None:
     # What is set for the machine's other programs (a proxy, say) is nothing that the API's answers should pass through.
     async with (
         httpx.AsyncClient(base_url=settings.script_api_url, trust_env=False) as http,
+        serving.serving(
+            settings.metrics_host,
+            settings.metrics_port,
+            missing=lambda: _missing(client),
+            temporal_port=temporal_client.metrics_port(),
+        ),
         worker(client, http, settings),
     ):
         warming = asyncio.create_task(compiling.warm_up(settings.script_cache_dir.expanduser()))
         _log.info("script_worker_started", temporal=settings.temporal_address, api=settings.script_api_url)
         await warming
         await asyncio.Event().wait()
+
+
+async def _missing(client: Client) -> list[str]:
+    try:
+        async with asyncio.timeout(_PATIENCE_SECS):
+            serves = await client.service_client.check_health()
+    except (RPCError, RuntimeError, TimeoutError):
+        serves = False
+    return [] if serves else ["temporal"]
 
 
 def worker(client: Client, http: httpx.AsyncClient, settings: ScriptWorkerSettings) -> Worker:
@@ -70,11 +91,7 @@ def worker(client: Client, http: httpx.AsyncClient, settings: ScriptWorkerSettin
 async def _connect(settings: ScriptWorkerSettings) -> Client:
     while True:
         try:
-            return await Client.connect(
-                settings.temporal_address,
-                namespace=settings.temporal_namespace,
-                data_converter=pydantic_data_converter,
-            )
+            return await temporal_client.connect(settings)
         except RuntimeError as error:
             _log.warning("temporal_unreachable", address=settings.temporal_address, error=str(error))
             await asyncio.sleep(_RECONNECT_SECS)

@@ -204,12 +204,49 @@ class ProgramSettings(BaseSettings):
     temporal_namespace: str = Field(
         default="default", min_length=1, max_length=255, description="The Temporal namespace that the workflows live in"
     )
+    temporal_tls: bool = Field(
+        default=False, description="Speak to Temporal over TLS; implied by the four settings that follow"
+    )
+    temporal_tls_ca: Path | None = Field(
+        default=None,
+        description="File with the authorities that Temporal's certificate is held to, where not the usual",
+    )
+    temporal_tls_certificate: Path | None = Field(
+        default=None, description="File with the certificate that we show Temporal (mTLS)"
+    )
+    temporal_tls_key: Path | None = Field(default=None, description="File with the private key of that certificate")
+    temporal_api_key: SecretStr | None = Field(
+        default=None, description="What we show Temporal Cloud instead of a certificate"
+    )
+    temporal_encryption_keys: Annotated[
+        tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_encryption_keys)
+    ] = Field(
+        default=(),
+        description="Encrypt what Temporal's histories hold, separated by commas: the first encrypts, all decrypt. "
+        f"At least {_SECRET_KEY_MIN_CHARS} characters each; the same for every program. Without, nothing is encrypted",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address that /metrics, and /healthz and /readyz of workers, are on",
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="Port for that, one for each program of a machine. None: not served"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe message that is logged: debug, info, warning or error"
     )
     log_format: Literal["json", "console"] = Field(
         default="json", description="One JSON object a line, or console: coloured text for people"
     )
+
+    @model_validator(mode="after")
+    def _certificate_is_whole(self) -> Self:
+        if (self.temporal_tls_certificate is None) != (self.temporal_tls_key is None):
+            raise ValueError(
+                "JUSTIAM_TEMPORAL_TLS_CERTIFICATE and JUSTIAM_TEMPORAL_TLS_KEY are set together, or neither is"
+            )
+        return self
 
 
 class ScriptWorkerSettings(ProgramSettings):

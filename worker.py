@@ -7,29 +7,31 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 from psycopg import Error as DatabaseError
 from psycopg_pool import PoolTimeout
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 import logs
+import temporal_client
 from activities import auditing, dispatching, processes, schedules, setup
 from activities.deliveries import DeliveryActivities
 from activities.processes import SweepActivities
 from activities.runs import RunActivities
 from activities.transitions import TransitionActivities
+from db import overview
 from db.database import Database
 from db.secrets import SecretVault
 from domain.auditing import AuditReport
 from domain.proofs import ProofKey
 from domain.sweeping import SweepReport
 from settings import Settings
+from telemetry import metrics, serving, tracing
 from workflows import names
 from workflows.access_request import AccessRequestWorkflow
 from workflows.delivery import DeliveryWorkflow
@@ -51,6 +53,8 @@ _SCHEDULES_EVERY: Final = 30.0
 _DISPATCH_EVERY: Final = 1.0
 """Seconds between two looks for runs that are due: two reads by an index that is empty most of the time."""
 _RECONNECT_EVERY: Final = 2.0
+_PATIENCE_SECS: Final = 2.0
+"""How long a store may take to say that it is there."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,18 @@ async def main(settings: Settings) -> None:
         await work
     except asyncio.CancelledError:
         _log.info("worker_stopped")
+    finally:
+        tracing.flush()
 
 
 async def run(settings: Settings) -> None:
     """Work until cancelled."""
-    async with connected(settings, wait=True) as stores, worker(stores, settings), asyncio.TaskGroup() as chores:
+    async with (
+        connected(settings, wait=True) as stores,
+        observed(stores, settings),
+        worker(stores, settings),
+        asyncio.TaskGroup() as chores,
+    ):
         _log.info("worker_started", temporal=settings.temporal_address, namespace=settings.temporal_namespace)
         interval = timedelta(seconds=settings.sweep_interval_secs)
         chores.create_task(_repeat("furnish", _FURNISH_EVERY, lambda: setup.ensure(stores.client, interval)))
@@ -101,6 +112,46 @@ async def run(settings: Settings) -> None:
         )
         chores.create_task(_repeat("attend", _ATTEND_EVERY, lambda: processes.attend(stores.db, stores.client)))
         chores.create_task(_repeat("dispatch", _DISPATCH_EVERY, lambda: dispatching.dispatch(stores.db, stores.client)))
+
+
+@asynccontextmanager
+async def observed(stores: Stores, settings: Settings) -> AsyncIterator[None]:
+    """Tell operators how the worker is, as long as the block lasts."""
+
+    async def missing() -> list[str]:
+        database, temporal = await asyncio.gather(_answers(stores.db), _serves(stores.client))
+        return [*([] if database else ["database"]), *([] if temporal else ["temporal"])]
+
+    async def refresh() -> None:
+        async with stores.db.connection() as connection:
+            metrics.show_record(await overview.figures(connection), datetime.now(UTC))
+
+    metrics.watch_pool(stores.db)
+    async with serving.serving(
+        settings.metrics_host,
+        settings.metrics_port,
+        missing=missing,
+        refresh=refresh,
+        temporal_port=temporal_client.metrics_port(),
+    ):
+        yield
+
+
+async def _answers(db: Database) -> bool:
+    try:
+        async with asyncio.timeout(_PATIENCE_SECS), db.connection() as connection:
+            await connection.execute("SELECT 1")
+    except (DatabaseError, PoolTimeout, OSError):
+        return False
+    return True
+
+
+async def _serves(client: Client) -> bool:
+    try:
+        async with asyncio.timeout(_PATIENCE_SECS):
+            return await client.service_client.check_health()
+    except (RPCError, RuntimeError, TimeoutError):
+        return False
 
 
 def worker(stores: Stores, settings: Settings) -> Worker:
@@ -164,11 +215,7 @@ async def audit(settings: Settings) -> AuditReport:
 async def _connect(settings: Settings, *, wait: bool) -> Client:
     while True:
         try:
-            return await Client.connect(
-                settings.temporal_address,
-                namespace=settings.temporal_namespace,
-                data_converter=pydantic_data_converter,
-            )
+            return await temporal_client.connect(settings)
         except RuntimeError as error:
             if not wait:
                 raise
@@ -185,5 +232,6 @@ async def _repeat(chore: str, every_secs: float, work: Callable[[], Awaitable[ob
                 _log.info(chore, done=done)
         except (RPCError, DatabaseError, PoolTimeout, RuntimeError) as error:
             # RuntimeError is what Temporal's client raises where it cannot connect.
+            metrics.CHORE_FAILURES.labels(chore).inc()
             _log.warning(f"{chore}_failed", error=str(error))
         await asyncio.sleep(every_secs)

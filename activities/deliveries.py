@@ -14,6 +14,7 @@ from db.database import Database
 from db.secrets import SecretVault
 from deliveries.sending import send
 from domain.deliveries import DeliveryInput, DeliveryNext, Outbound
+from telemetry import metrics
 from workflows import names
 
 _log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class DeliveryActivities:
             role=outgoing.role,
             policy=self._policy,
         )
+        metrics.DELIVERIES.labels(outgoing.target.value, "delivered" if attempt.delivered else "failed").inc()
         pause = await deliveries.finish(self._db, delivery_id, attempt)
         _log.info(
             "delivery_attempted",

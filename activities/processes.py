@@ -25,6 +25,7 @@ from domain.proofs import ProofKey
 from domain.states import Action, Status
 from domain.sweeping import SweepReport
 from domain.transitions import AccessRequestInput, AccessRequestResult, Channel, RequestState, Transition
+from telemetry import metrics
 from workflows import names
 from workflows.access_request import AccessRequestWorkflow
 
@@ -312,4 +313,7 @@ class SweepActivities:
     @activity.defn(name=names.SWEEP)
     async def sweep(self) -> SweepReport:
         """One pass over both stores."""
-        return await sweep(self._db, self._client, self._proofs, activity.heartbeat)
+        report = await sweep(self._db, self._client, self._proofs, activity.heartbeat)
+        for what in ("started", "reconciled", "expired", "dispatched", "failed"):
+            metrics.SWEPT.labels(what).inc(getattr(report, what))
+        return report

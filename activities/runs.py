@@ -13,6 +13,7 @@ from db import runs
 from db.database import Database
 from domain.errors import NotFound
 from domain.tasks import Attempt, Begun, Report, RunCause, RunNext
+from telemetry import metrics
 from workflows import names
 
 
@@ -49,4 +50,5 @@ class RunActivities:
     async def finish_run(self, report: Report) -> RunNext:
         """Write down how an attempt ended."""
         refuse_remote()
+        metrics.RUNS.labels("lost" if report.result is None else report.result.ending.value).inc()
         return await runs.finish(self._db, report)

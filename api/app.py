@@ -17,6 +17,7 @@ from api.bodies import BodyLimit
 from api.headers import ResponseHeaders
 from api.issuers import Issuers
 from api.limits import CallLimit
+from api.observation import API, Observation
 from api.orchestrator import Orchestrator
 from api.readiness import Readiness, Ready
 from api.routes import (
@@ -31,6 +32,7 @@ from api.routes import (
     script_runs,
     secrets,
     templates,
+    temporal_codec,
     users,
 )
 from api.signing import KeyRing
@@ -38,6 +40,8 @@ from db.database import Database
 from db.secrets import SecretVault
 from db.signing_keys import Vault
 from settings import Settings, load_settings
+from telemetry import metrics, serving, tracing
+from temporal_client import metrics_port
 
 
 class Health(BaseModel):
@@ -66,9 +70,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Orchestrator(chosen) as app.state.orchestrator,
             Issuers(chosen.oidc_issuers, leeway_secs=chosen.oidc_leeway_secs) as app.state.issuers,
         ):
-            app.state.readiness = Readiness(app.state.database, app.state.orchestrator)
+            app.state.readiness = readiness = Readiness(app.state.database, app.state.orchestrator)
             app.state.signing_keys = KeyRing(app.state.database, Vault(chosen.secret_key.get_secret_value()))
-            yield
+            metrics.watch_pool(app.state.database)
+            async with serving.serving(
+                chosen.metrics_host, chosen.metrics_port, missing=readiness.missing, temporal_port=metrics_port()
+            ):
+                yield
 
     app = FastAPI(
         title=documentation.TITLE,
@@ -76,6 +84,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("justiam"),
         openapi_tags=documentation.TAGS,
         lifespan=lifespan,
+        # Metrics are ours (`api.observation`), and so is the log.
+        telemetry={
+            "tracing": tracing.provider() is not None,
+            "tracer_provider": tracing.provider(),
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+        },
         # Documentation is served by `documentation`, from this server alone.
         docs_url=None,
         redoc_url=None,
@@ -87,7 +103,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.call_limit = CallLimit(chosen.calls_per_minute)
     app.state.vault = SecretVault(chosen.secret_key, chosen.encryption_keys)
     app.add_middleware(BodyLimit, limit=chosen.max_body_bytes)
+    app.add_middleware(temporal_codec.CodecCors, temporal_ui_url=chosen.temporal_ui_url)
     app.add_middleware(ResponseHeaders)
+    app.add_middleware(Observation)
     problems.install(app)
     documentation.install(app)
     app.add_api_route("/healthz", healthz, summary="Whether the process answers", include_in_schema=False)
@@ -129,8 +147,9 @@ def _include_routes(app: FastAPI) -> None:
         integrations,
         secrets,
         api_tokens,
+        temporal_codec,
     ):
-        app.include_router(routes.router, prefix="/api/v1", dependencies=guards)
+        app.include_router(routes.router, prefix=API, dependencies=guards)
 
 
 def _operation_id(route: APIRoute) -> str:

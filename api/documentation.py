@@ -70,6 +70,7 @@ TAGS: Final[list[dict[str, Any]]] = [
         "description": "Values that scripts read by name: webhook addresses, passwords. They are set and never shown.",
     },
     {"name": "API tokens", "description": "Bearer tokens of people and service accounts."},
+    {"name": "Temporal", "description": "For the Temporal UI, where histories are encrypted: its codec server."},
 ]
 
 _ASSETS: Final = "/docs/assets"

@@ -28,6 +28,7 @@ from domain.submission import Submission
 from domain.tasks import BLOCK_SECS
 from domain.templates import TriggerFailureMode
 from domain.transitions import Refused
+from telemetry import metrics
 
 _BLOCK: Final = timedelta(seconds=BLOCK_SECS)
 
@@ -78,6 +79,7 @@ async def submit(
     async with db.connection() as connection:
         view, _ = await _existing(connection, submitted.request_id)
     if submitted.created:
+        metrics.SUBMISSIONS.inc()
         await temporal.start(_head(view))
     return view
 

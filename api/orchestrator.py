@@ -16,10 +16,10 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+import temporal_client
 from activities import dispatching, processes, schedules
 from activities.processes import Head
 from db.database import Database
@@ -58,12 +58,7 @@ class Orchestrator:
         self._client: Client | None = None
 
     async def __aenter__(self) -> Self:
-        self._client = await Client.connect(
-            self._settings.temporal_address,
-            namespace=self._settings.temporal_namespace,
-            data_converter=pydantic_data_converter,
-            lazy=True,
-        )
+        self._client = await temporal_client.connect(self._settings, lazy=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:

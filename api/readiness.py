@@ -55,6 +55,10 @@ class Readiness:
         missing: list[Missing] = [*self._missing, *(("draining",) if self._draining else ())]
         return Ready(status="not ready" if missing else "ready", missing=missing)
 
+    async def missing(self) -> list[str]:
+        """What is missing, for who watches programs of every kind."""
+        return [*(await self.look()).missing]
+
     async def _database_answers(self) -> bool:
         try:
             async with asyncio.timeout(_PATIENCE_SECS), self._database.connection() as connection:

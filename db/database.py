@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Self
 
@@ -139,6 +139,10 @@ class Database:
         """A SQLModel session inside one transaction: committed at the end of the block."""
         async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def statistics(self) -> Mapping[str, int]:
+        """The pool at this moment, by psycopg's names (`pool_size`, `pool_available`, `requests_waiting`, …)."""
+        return self._pool.get_stats()
 
     async def _borrow(self) -> Connection:
         connection = await self._pool.getconn()

@@ -107,3 +107,24 @@ async def overview(connection: Connection) -> Overview:
         days=[Day.model_validate(row) for row in days],
         by_application=[AppGrants.model_validate(row) for row in by_application],
     )
+
+
+async def figures(connection: Connection) -> dict[str, int | datetime | None]:
+    """What is open at this moment, for whoever watches the service. One statement, by indexes of what is open.
+
+    Returns:
+        `pending`, `oldest_pending`, `grants`, `overdue` (grants whose time is up, not written down yet) and
+        `waiting_deliveries`.
+    """
+    rows = await connection.execute(
+        """
+        SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
+               min(created_at) FILTER (WHERE status = 'pending') AS oldest_pending,
+               count(*) FILTER (WHERE status = 'approved' AND expires_at > now()) AS grants,
+               count(*) FILTER (WHERE status = 'approved' AND expires_at <= now()) AS overdue,
+               (SELECT count(*) FROM deliveries WHERE dispatch_at IS NOT NULL AND not_before <= now())
+                   AS waiting_deliveries
+        FROM access_requests WHERE status IN ('pending', 'approved')
+        """
+    )
+    return await rows.fetchone() or {}

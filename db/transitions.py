@@ -8,7 +8,7 @@ lost) is caught up with and never undone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -38,6 +38,7 @@ from domain.transitions import (
     RequestState,
     Transition,
 )
+from telemetry import metrics
 
 _UNKNOWN_ACTOR: Final = "unknown"
 
@@ -106,6 +107,8 @@ async def apply(
     async with db.transaction() as connection:
         step = await _judge(connection, proofs, transition, trust_claimed_actors=trust_claimed_actors)
         if isinstance(step, Outcome):
+            if step.refusal is not None:
+                metrics.REFUSALS.labels(step.refusal).inc()
             return step
         row = step.row | await _carry_out(connection, step, remind_before)
         if transition.action is Action.ESCALATE:
@@ -113,7 +116,19 @@ async def apply(
                 "dict[str, Any]",
                 await (await connection.execute(_ROW, {"request_id": transition.request_id})).fetchone(),
             )
+    _count(step)
     return Outcome(state=_state(row))
+
+
+def _count(step: _Step) -> None:
+    action = step.transition.action
+    metrics.TRANSITIONS.labels(action.value, "service" if step.person is None else "person").inc()
+    if action in {Action.APPROVE, Action.DENY} and step.person is not None:
+        waited = step.transition.at - step.row["created_at"]
+        metrics.DECISION_SECONDS.labels(action.value).observe(max(0.0, waited.total_seconds()))
+    if action is Action.EXPIRE:
+        lag = datetime.now(UTC) - step.row["expires_at"]
+        metrics.EXPIRY_LAG_SECONDS.observe(max(0.0, lag.total_seconds()))
 
 
 async def begin_block(

@@ -37,16 +37,3 @@ def test_a_traceback_shows_no_variables(style: Literal["json", "console"], capsy
     assert "invalid literal for int" in shown
     assert "a call failed" in shown
     assert opened["hush"] not in shown
-
-
-@pytest.mark.usefixtures("kept_loggers")
-def test_what_was_asked_for_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "json")
-    called = ("127.0.0.1:1", "GET", "/sign-in/callback?code=c0de&state=st4te", "1.1", 303)
-    # As uvicorn does it.
-    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *called)
-    shown = capsys.readouterr().err
-    assert "/sign-in/callback HTTP/1.1" in shown
-    assert "303" in shown
-    assert "c0de" not in shown
-    assert "st4te" not in shown

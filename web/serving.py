@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from api.readiness import Readiness
 from settings import Settings
+from telemetry import tracing
 from web.app import create_app
 from web.live import Changes
 
@@ -44,8 +45,11 @@ def run(settings: Settings) -> None:
         loop="uvloop",
         http="httptools",
         log_config=None,
+        # `api.observation` tells of each call.
+        access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECS,
         timeout_keep_alive=_KEEP_ALIVE_SECS,
     )
     _Server(config, app).run()
+    tracing.flush()

@@ -142,6 +142,9 @@ POST   /api-tokens                                            yes   yes   yes   
 POST   /api-tokens of the bot                                 yes   yes   -     -     -     -     -     -     -
 DELETE /api-tokens/{token_id}                                 yes   404   404   404   404   404   yes   404   yes
 DELETE /api-tokens/{token_id} of the bot                      yes   yes   404   404   404   404   yes   404   yes
+
+POST   /temporal-codec/decode                                 -     -     -     -     -     yes   -     -     yes
+POST   /temporal-codec/encode                                 -     -     -     -     -     yes   -     -     yes
 """
 
 COLUMNS: Final = ("asker", "bot", "other", "appr", "escal", "reqs", "dir", "tasks", "root")
@@ -225,6 +228,7 @@ BEGINNINGS: Final[dict[str, Make]] = {
     "/integrations": Scene.integration,
     "/secrets": Scene.secret,
     "/api-tokens": Scene.about_the_asker,
+    "/temporal-codec": Scene.about_the_asker,
 }
 QUERIES: Final = {
     "GET /users/{user_id}/mapping-values": "?app_id={app_id}",
@@ -267,6 +271,8 @@ BODIES: Final[dict[str, Body]] = {
     "PUT /integrations/{integration_id}": lambda _: integration(),
     "POST /secrets": lambda _: {"name": new("secret").upper().replace(" ", "_"), "value": "hush-hush"},
     "PUT /secrets/{secret_id}": lambda _: {"value": "hush-hush"},
+    "POST /temporal-codec/decode": lambda _: {"payloads": [{"metadata": {}, "data": "e30="}]},
+    "POST /temporal-codec/encode": lambda _: {"payloads": [{"metadata": {}, "data": "e30="}]},
     "POST /api-tokens": lambda _: {"name": "laptop"},
     "POST /api-tokens of the bot": lambda there: {"name": "laptop", "user_id": str(there["user_id"])},
 }

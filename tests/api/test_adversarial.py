@@ -366,7 +366,11 @@ class TestFailures:
         async with Database(house.url, max_connections=1) as narrow:
             monkeypatch.setattr(house.app.state, "database", narrow)
             answers = await asyncio.gather(
-                *(house.call("GET", path.partition("{")[0].rstrip("/"), house.admin) for _, path, _ in ROUTES),
+                *(
+                    house.call("GET", path.partition("{")[0].rstrip("/"), house.admin)
+                    for method, path, _ in ROUTES
+                    if method == "GET"
+                ),
                 *(house.call("POST", "/groups", house.admin, json={"name": f"group {number}"}) for number in range(5)),
                 *(house.call("POST", "/api-tokens", dana, json={"name": "laptop"}) for _ in range(5)),
                 *(house.call("POST", "/access-requests", dana, json=sent) for _ in range(5)),

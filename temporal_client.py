@@ -1,0 +1,90 @@
+"""The one way to Temporal: every program of the service makes its client here."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from functools import cache
+from typing import Final
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.service import TLSConfig
+
+from payloads import EncryptedPayloads
+from settings import ProgramSettings
+from telemetry import tracing
+
+_LOOPBACK: Final = "127.0.0.1"
+
+
+async def connect(settings: ProgramSettings, *, lazy: bool = False) -> Client:
+    """A client of the namespace that the settings name.
+
+    Args:
+        settings: where Temporal is, and what it wants to see.
+        lazy: connect with the first call instead of now.
+
+    Raises:
+        RuntimeError: Temporal cannot be reached, or refuses the credentials.
+        OSError: a file that the settings name cannot be read.
+    """
+    api_key = settings.temporal_api_key
+    return await Client.connect(
+        settings.temporal_address,
+        namespace=settings.temporal_namespace,
+        data_converter=data_converter(settings),
+        tls=tls(settings),
+        api_key=None if api_key is None else api_key.get_secret_value(),
+        interceptors=tracing.interceptors(),
+        runtime=None if settings.metrics_port is None else _measured(metrics_port()),
+        lazy=lazy,
+    )
+
+
+def data_converter(settings: ProgramSettings) -> DataConverter:
+    """How what is said to Temporal is written: encrypted where there are keys for it."""
+    if not settings.temporal_encryption_keys:
+        return pydantic_data_converter
+    return dataclasses.replace(
+        pydantic_data_converter,
+        payload_codec=EncryptedPayloads(settings.temporal_encryption_keys),
+        # What went wrong can say what somebody wrote.
+        failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
+    )
+
+
+def tls(settings: ProgramSettings) -> TLSConfig | bool:
+    """How the connection is protected.
+
+    Raises:
+        OSError: a file that the settings name cannot be read.
+    """
+    certificate, key, ca = settings.temporal_tls_certificate, settings.temporal_tls_key, settings.temporal_tls_ca
+    if not (certificate or ca):
+        return settings.temporal_tls or settings.temporal_api_key is not None
+    return TLSConfig(
+        server_root_ca_cert=ca.read_bytes() if ca else None,
+        client_cert=certificate.read_bytes() if certificate else None,
+        client_private_key=key.read_bytes() if key else None,
+    )
+
+
+@cache
+def metrics_port() -> int:
+    """Where the Temporal client of this process serves its own metrics, on this machine alone."""
+    with socket.socket() as free:
+        free.bind((_LOOPBACK, 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@cache
+def _measured(port: int) -> Runtime:
+    return Runtime(
+        telemetry=TelemetryConfig(
+            metrics=PrometheusConfig(bind_address=f"{_LOOPBACK}:{port}", durations_as_seconds=True)
+        )
+    )

@@ -1,0 +1,81 @@
+"""The codec server: the Temporal UI shows what is encrypted to those who may see every request, and to nobody else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+
+import pytest
+from google.protobuf import json_format
+from pydantic import SecretStr
+from temporalio.api.common.v1 import Payload, Payloads
+
+from api.app import create_app
+from domain.actors import Permission
+from payloads import EncryptedPayloads
+from tests.api import house as houses
+from tests.api.house import House
+
+KEY = SecretStr("a key for the histories, long enough")
+UI = "https://temporal.example.com"
+PLAIN = Payload(metadata={"encoding": b"json/plain"}, data=b'{"comment": "why"}')
+
+
+@pytest.fixture(scope="module")
+async def encrypted_house(new_database: Callable[[], AbstractContextManager[str]]) -> AsyncIterator[House]:
+    with new_database() as url:
+        settings = houses.settings(url).model_copy(update={"temporal_encryption_keys": (KEY,), "temporal_ui_url": UI})
+        async with houses.open_house(url, create_app(settings)) as house:
+            yield house
+
+
+def as_the_ui_sends(*payloads: Payload) -> dict[str, object]:
+    sent: dict[str, object] = json.loads(json_format.MessageToJson(Payloads(payloads=payloads)))
+    return sent
+
+
+async def test_an_administrator_sees_what_was_said(encrypted_house: House) -> None:
+    admin = await encrypted_house.person("codec.admin", Permission.REQUESTS)
+    sealed = await EncryptedPayloads([KEY]).encode([PLAIN])
+    answer = await encrypted_house.call("POST", "/temporal-codec/decode", admin, json=as_the_ui_sends(*sealed, PLAIN))
+    assert answer.status_code == 200, answer.text
+    assert list(json_format.Parse(answer.text, Payloads()).payloads) == [PLAIN, PLAIN]
+
+
+async def test_what_the_ui_sends_encrypted_is_read_by_workers(encrypted_house: House) -> None:
+    admin = await encrypted_house.person("codec.admin2", Permission.REQUESTS)
+    answer = await encrypted_house.call("POST", "/temporal-codec/encode", admin, json=as_the_ui_sends(PLAIN))
+    sealed = json_format.Parse(answer.text, Payloads()).payloads
+    assert sealed[0].metadata["encoding"] == b"binary/encrypted"
+    assert await EncryptedPayloads([KEY]).decode(list(sealed)) == [PLAIN]
+
+
+async def test_nobody_else_does(encrypted_house: House) -> None:
+    somebody = await encrypted_house.person("codec.other", Permission.TASKS, Permission.DIRECTORY)
+    sent = as_the_ui_sends(*await EncryptedPayloads([KEY]).encode([PLAIN]))
+    for path in ("decode", "encode"):
+        assert (await encrypted_house.call("POST", f"/temporal-codec/{path}", somebody, json=sent)).status_code == 403
+        assert (await encrypted_house.call("POST", f"/temporal-codec/{path}", json=sent)).status_code == 401
+
+
+async def test_a_payload_that_was_changed_is_said_to_be(encrypted_house: House) -> None:
+    admin = await encrypted_house.person("codec.admin3", Permission.REQUESTS)
+    (sealed,) = await EncryptedPayloads([KEY]).encode([PLAIN])
+    sealed.data = sealed.data[:-1] + bytes([sealed.data[-1] ^ 1])
+    answer = await encrypted_house.call("POST", "/temporal-codec/decode", admin, json=as_the_ui_sends(sealed))
+    assert answer.status_code == 422
+    assert "changed" in answer.text
+
+
+async def test_a_browser_is_let_in_from_the_temporal_ui_alone(encrypted_house: House) -> None:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-namespace"}
+    path = "/temporal-codec/decode"
+    theirs = await encrypted_house.call("OPTIONS", path, headers={"Origin": UI, **asked})
+    assert theirs.status_code == 200
+    assert theirs.headers["Access-Control-Allow-Origin"] == UI
+    assert "Access-Control-Allow-Credentials" not in theirs.headers
+    other = await encrypted_house.call("OPTIONS", path, headers={"Origin": "https://evil.example.com", **asked})
+    assert "Access-Control-Allow-Origin" not in other.headers
+    elsewhere = await encrypted_house.call("OPTIONS", "/access-requests", headers={"Origin": UI, **asked})
+    assert "Access-Control-Allow-Origin" not in elsewhere.headers
