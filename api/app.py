@@ -24,6 +24,7 @@ from api.routes import (
     api_tokens,
     app_mappings,
     applications,
+    audit_log,
     groups,
     integrations,
     oauth2,
@@ -147,6 +148,7 @@ def _include_routes(app: FastAPI) -> None:
         integrations,
         secrets,
         api_tokens,
+        audit_log,
         temporal_codec,
     ):
         app.include_router(routes.router, prefix=API, dependencies=guards)

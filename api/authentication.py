@@ -10,6 +10,7 @@ from fastapi.security.base import SecurityBase
 
 from api.bearers import person_behind
 from api.limits import CallLimit
+from db import acting
 from domain.actors import Permission
 from domain.deciding import Person
 from domain.errors import Forbidden, Unauthenticated
@@ -37,7 +38,7 @@ class _KnownCaller(SecurityBase):
         """
         token = _bearer_token(request.headers.getlist("authorization"))
         person = await person_behind(request, request.app.state.database, token)
-        count_call(request, person)
+        admit(request, person)
         return person
 
 
@@ -79,14 +80,15 @@ DirectoryReader = Annotated[Person, requires(Permission.DIRECTORY, Permission.RE
 """A caller who may see everybody: whoever manages the directory or the requests."""
 
 
-def count_call(request: Request, person: Person) -> None:
-    """Count a call of `person`.
+def admit(request: Request, person: Person) -> None:
+    """Take a call of `person`: counted, and remembered as theirs for whatever it changes.
 
     Raises:
         TooManyCalls: they call too often.
     """
     limit: CallLimit = request.app.state.call_limit
     limit.take(person.principal_id)
+    acting.note(person.email)
 
 
 def _bearer_token(headers: list[str]) -> str:

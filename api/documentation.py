@@ -70,6 +70,10 @@ TAGS: Final[list[dict[str, Any]]] = [
         "description": "Values that scripts read by name: webhook addresses, passwords. They are set and never shown.",
     },
     {"name": "API tokens", "description": "Bearer tokens of people and service accounts."},
+    {
+        "name": "Audit log",
+        "description": "Every administrative change: who, what, before and after. Append-only and chained.",
+    },
     {"name": "Temporal", "description": "For the Temporal UI, where histories are encrypted: its codec server."},
 ]
 

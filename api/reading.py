@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Query, Request
+from pydantic import AwareDatetime, BeforeValidator
 
 from db.database import Connection, Database
 from db.paging import DEFAULT_LIMIT, LARGEST_LIMIT, Position
@@ -35,3 +37,16 @@ async def _position(
 
 Paging = Annotated[Position, Depends(_position)]
 """The page of a list that the caller asks for, by `limit` and `cursor`."""
+
+_RFC_3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _written_out(value: object) -> object:
+    # What pydantic takes besides, seconds since 1970, is nothing that the documentation speaks of.
+    if isinstance(value, str) and not _RFC_3339.fullmatch(value):
+        raise ValueError("must be a time as RFC 3339 writes it, as in 2026-11-23T21:00:00Z")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+"""A point in time in a query."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import time
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from cli import identity, secret, signing_key, token
-from cli.explaining import checked_script_worker_settings, checked_settings, fail, unreachable_explained
+from cli import audit, identity, secret, signing_key, token
+from cli.explaining import (
+    checked_script_worker_settings,
+    checked_settings,
+    fail,
+    speaks_to_temporal,
+    unreachable_explained,
+)
 from cli.people import account, requests, templates
 from settings import SettingsError, describe_settings, unknown_variables
-
-_LAST_ANSWER_SECS: Final = 0.1
 
 app = typer.Typer(
     name="justiam",
@@ -36,8 +38,7 @@ app.add_typer(templates.app, name="template", rich_help_panel=account.PANEL)
 app.add_typer(requests.app, name="request", rich_help_panel=account.PANEL)
 
 
-audits = typer.Typer(help="Prove that what the service promises holds.", no_args_is_help=True)
-app.add_typer(audits, name="audit")
+app.add_typer(audit.app, name="audit")
 
 
 @app.command()
@@ -78,7 +79,7 @@ def api() -> None:
     import logs
     from web import serving
 
-    _speaks_to_temporal()
+    speaks_to_temporal()
     logs.configure(settings.log_level, settings.log_format)
     serving.run(settings)
 
@@ -89,7 +90,7 @@ def run_worker() -> None:
     settings = checked_settings()
     import worker
 
-    _speaks_to_temporal()
+    speaks_to_temporal()
     asyncio.run(worker.main(settings))
 
 
@@ -103,7 +104,7 @@ def run_script_worker() -> None:
     settings = checked_script_worker_settings()
     import script_worker
 
-    _speaks_to_temporal()
+    speaks_to_temporal()
     asyncio.run(script_worker.main(settings))
 
 
@@ -124,7 +125,7 @@ def setup_temporal() -> None:
     settings = checked_settings()
     import worker
 
-    _speaks_to_temporal()
+    speaks_to_temporal()
     with unreachable_explained(settings):
         created = asyncio.run(worker.setup_temporal(settings))
     typer.echo("\n".join(f"Created {thing}" for thing in created) or "Temporal has everything it needs.")
@@ -141,7 +142,7 @@ def sweep(
     settings = checked_settings()
     import worker
 
-    _speaks_to_temporal()
+    speaks_to_temporal()
     with unreachable_explained(settings):
         report = asyncio.run(worker.sweep(settings))
     if as_json:
@@ -150,36 +151,6 @@ def sweep(
         for name, field in type(report).model_fields.items():
             typer.echo(f"{getattr(report, name):>8}  {field.description}")
     if report.failed:
-        raise typer.Exit(1)
-
-
-@audits.command("invariants")
-def audit_invariants(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False
-) -> None:
-    """Prove on both stores that nothing was lost or doubled; read only, at any time.
-
-    One ending for each closed request, a workflow for each open one, a temporary group for each grant and none
-    besides, a complete timeline. Names the requests for which something does not hold, and exits with 1.
-    """
-    settings = checked_settings()
-    import worker
-
-    _speaks_to_temporal()
-    with unreachable_explained(settings):
-        report = asyncio.run(worker.audit(settings))
-    if as_json:
-        typer.echo(report.model_dump_json(indent=2))
-    else:
-        typer.echo(
-            f"{report.requests} requests, {report.open_requests} open, {report.running_workflows} running workflows"
-        )
-        for invariant in report.invariants:
-            mark = f"{len(invariant.violations)} do not" if invariant.violations else "holds"
-            typer.echo(f"{mark:>8}  {invariant.meaning}")
-            for violation in invariant.violations:
-                typer.echo(f"          {violation.request_id} {violation.what}")
-    if not report.holds:
         raise typer.Exit(1)
 
 
@@ -198,12 +169,3 @@ def show_settings() -> None:
     for variable in unknown_variables():
         typer.echo(f"{variable} is set, but is no setting: misspelt?", err=True)
     checked_settings()
-
-
-def _speaks_to_temporal() -> None:
-    """Have the process wait a moment before it ends.
-
-    Temporal's client answers from a thread of its own. Python aborts (SIGABRT instead of the exit code) where that
-    thread still holds the interpreter when it is torn down, which was seen in one of ten runs on a busy machine.
-    """
-    atexit.register(time.sleep, _LAST_ANSWER_SECS)

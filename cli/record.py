@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,14 +16,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container whose user has no name.
+        return str(os.getuid())
+
+
 def on_record(work: Callable[[Database], Awaitable[T]]) -> T:
     """Do `work` with the record, or end the command with what an operator can mend."""
+    from db import acting
     from db.database import Database
     from domain.errors import AccessError
 
     settings = checked_settings()
 
     async def connected() -> T:
+        acting.note(f"operator:{_account()}")
         async with Database(settings.database_url.get_secret_value(), max_connections=1) as db:
             return await work(db)
 

@@ -154,7 +154,7 @@ async def rotate_client_secret(db: Database, app_id: UUID) -> NewClientSecret:
         NotFound: there is none with this id.
     """
     secret = CLIENT_SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-    async with db.connection() as connection:
+    async with db.administration() as connection:
         rows = await connection.execute(
             """
             UPDATE applications SET client_secret_hash = %s, client_secret_created_at = now() WHERE id = %s

@@ -19,9 +19,12 @@ from psycopg.rows import DictRow, dict_row, tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 from pydantic_core import from_json
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db import acting
 
 _ACQUIRE_TIMEOUT_SECS = 10.0
 """How long a caller waits for a free connection before it is told that the record is unavailable."""
@@ -32,6 +35,7 @@ _ANSWER_SECS = 20.0
 because its machine froze, or the network between was cut."""
 _CONNECT_TIMEOUT_SECS = 5
 _MAX_IDLE_SECS = 300.0
+_TOLD = "told who acts"
 _PLAIN_ROWS: Any = tuple_row
 """What SQLAlchemy reads; a connection is typed by the rows it has outside of sessions."""
 
@@ -110,6 +114,7 @@ class Database:
         self._engine = create_async_engine(
             "postgresql+psycopg://", poolclass=NullPool, async_creator=self._borrow, use_native_hstore=False
         )
+        event.listen(self._engine.sync_engine, "before_cursor_execute", _tell_who_acts)
 
     async def __aenter__(self) -> Self:
         # Without waiting: a process that starts before its database is ready answers "unavailable" until it is.
@@ -135,6 +140,13 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def administration(self) -> AsyncIterator[Connection]:
+        """A transaction for changes that the audit log has, without a session: it is told who acts."""
+        async with self.transaction() as connection:
+            await connection.execute(acting.SET, acting.known())
+            yield connection
+
+    @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """A SQLModel session inside one transaction: committed at the end of the block."""
         async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
@@ -150,6 +162,13 @@ class Database:
         await connection.set_autocommit(False)
         connection.row_factory = _PLAIN_ROWS
         return connection
+
+
+def _tell_who_acts(connection: Any, _: Any, statement: str, *__: Any) -> None:  # noqa: ANN401 - as SQLAlchemy calls it
+    """Before the first statement of a session that changes something: readers do not wait for one more statement."""
+    if statement.startswith(("INSERT", "UPDATE", "DELETE")) and not connection.info.get(_TOLD):
+        connection.info[_TOLD] = True
+        connection.exec_driver_sql(acting.SET, tuple(acting.known()))
 
 
 @asynccontextmanager

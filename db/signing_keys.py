@@ -138,7 +138,7 @@ async def list_keys(db: Database) -> list[SigningKeyView]:
 
 async def ensure(db: Database, vault: Vault) -> None:
     """Make the first key, where there is none. Of several that try at once, one makes it."""
-    async with db.transaction() as connection:
+    async with db.administration() as connection:
         await _lock(connection)
         rows = await connection.execute("SELECT EXISTS (SELECT FROM signing_keys) AS there")
         row = await rows.fetchone()
@@ -162,7 +162,7 @@ async def rotate(
         The `kid` of the new key.
     """
     key = SigningKey.generate(algorithm)
-    async with db.transaction() as connection:
+    async with db.administration() as connection:
         await _lock(connection)
         if compromised:
             await connection.execute("DELETE FROM signing_keys")

@@ -521,6 +521,28 @@ class Integration(SQLModel, table=True):
     updated_at: datetime = _instant(now=True)
 
 
+class AuditLogEntry(SQLModel, table=True):
+    """An administrative change, chained to the one before; written by triggers, never changed (`domain.audit_log`)."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        Index("ix_audit_log_kind", "kind", text("id DESC")),
+        Index("ix_audit_log_actor", "actor", "kind", text("id DESC")),
+        Index("ix_audit_log_object", "object_id", "kind", text("id DESC")),
+        Index("ix_audit_log_at", "at"),
+    )
+
+    id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    at: datetime = _instant()
+    actor: str = Field(sa_type=Text)
+    action: str = Field(sa_type=Text)
+    kind: str = Field(sa_type=Text)
+    object_id: str = Field(sa_type=Text)
+    entry: str = Field(sa_type=Text)
+    """The whole of it as canonical JSON: what the hash is of."""
+    hash: bytes = Field(sa_type=LargeBinary)
+
+
 class TaskRun(SQLModel, table=True):
     """One run of a task: why, when, and what came of it."""
 

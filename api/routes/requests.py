@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api import lifecycle
 from api.authentication import Caller, RequestsManager
 from api.lifecycle import Step, readable
 from api.orchestrator import Orchestrator
 from api.problems import refusals
-from api.reading import Paging, Reading
+from api.reading import Instant, Paging, Reading
 from api.resources import AppSettings, Db, Temporal
 from db import requests, run_history
 from db.database import Database
@@ -63,20 +62,6 @@ _ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
         },
     }
 }
-
-
-_RFC_3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def _written_out(value: object) -> object:
-    # What pydantic takes besides, seconds since 1970, is nothing that the documentation speaks of.
-    if isinstance(value, str) and not _RFC_3339.fullmatch(value):
-        raise ValueError("must be a time as RFC 3339 writes it, as in 2026-11-23T21:00:00Z")
-    return value
-
-
-Instant = Annotated[AwareDatetime, BeforeValidator(_written_out)]
-"""A point in time in a query."""
 
 
 class Comment(BaseModel):
