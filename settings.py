@@ -389,7 +389,8 @@ class Settings(ProgramSettings):
         description="OpenID Connect issuers whose tokens callers may use, as a JSON list: issuer (URL), audience, and "
         'where they differ algorithms (["RS256", "ES256"]) and link_by_email (false); client_id, and where it has to '
         "differ scope, let people sign in there with `justiam login`; web_client_id, and web_client_secret unless it "
-        "is a public client, let them sign in to the pages. As in " + _ISSUERS_EXAMPLE,
+        "is a public client, let them sign in to the pages; create_users, and groups_claim with groups, make accounts "
+        "and memberships of what the issuer says; docs/tokens.md has all of them. As in " + _ISSUERS_EXAMPLE,
     )
     oidc_leeway_secs: int = Field(
         default=30,

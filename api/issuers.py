@@ -98,6 +98,19 @@ class _Issuer:
             raise InvalidToken("The token is signed with a key that its issuer does not publish.")
         return found
 
+    async def newer_key(self, token: Unverified, algorithm: str, than: Key) -> Key | None:
+        """The key that is published by now in the place of `than`; None where there is no other.
+
+        A token that names no key does not show that its issuer has another one: only its signature does not hold.
+        """
+        if token.key_id is not None:
+            return None
+        async with self._asking:
+            if self._find(token, algorithm) is than and self._age(self._asked_at) > ASKED_EVERY_SECS:
+                await self._ask()
+            found = self._find(token, algorithm)
+        return None if found is than else found
+
     async def endpoint(self, name: str) -> str | None:
         """An address that its discovery document names; None where it names none that is safe.
 
@@ -305,7 +318,14 @@ class Issuers:
             raise InvalidToken("The token is signed in a way that is not accepted of its issuer.")
         if unverified.type not in _TYPES:
             raise InvalidToken("The token is of another type than tokens for an API.")
-        claims = jose.verify(token, await issuer.key(unverified, algorithm), algorithm)
+        key = await issuer.key(unverified, algorithm)
+        try:
+            claims = jose.verify(token, key, algorithm)
+        except InvalidToken:
+            newer = await issuer.newer_key(unverified, algorithm, than=key)
+            if newer is None:
+                raise
+            claims = jose.verify(token, newer, algorithm)
         expected = audience or issuer.configured.audience
         api.claims.check(claims, issuer.configured, expected, leeway_secs=self._leeway_secs)
         return claims, api.claims.read(claims, issuer.configured)

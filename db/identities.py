@@ -95,6 +95,7 @@ async def admit(db: Database, identity: Identity) -> Admission | None:
     somebody else at the issuer does not take the account along, and a later change of the address changes nothing.
 
     Where there is no account with that address, and the issuer is trusted with that, one is made. It has no permission.
+    No address links it to another issuer: whoever runs the first one may have made it for somebody who comes later.
 
     Returns:
         None where the identity is nobody's here, or that of somebody who is deactivated.
@@ -223,6 +224,7 @@ async def _link_by_email(connection: Connection, identity: Identity, email: str)
         WHERE lower(email) = lower(%(email)s) AND active AND owner_id IS NULL
           -- In any case, but of ASCII alone: the Kelvin sign is a k in lower case, and its mailbox somebody else's.
           AND lower(email COLLATE "C") = lower(%(email)s COLLATE "C")
+          AND NOT EXISTS (SELECT FROM user_identities c WHERE c.user_id = users.id AND c.created_user)
         ON CONFLICT DO NOTHING
         """,
         {"issuer": identity.issuer, "subject": identity.subject, "email": email},
@@ -239,7 +241,8 @@ async def _create(connection: Connection, identity: Identity, email: str) -> boo
                 INSERT INTO users (id, email, name) VALUES (gen_random_uuid(), %(email)s, %(name)s)
                 ON CONFLICT DO NOTHING RETURNING id
             )
-            INSERT INTO user_identities (issuer, subject, user_id) SELECT %(issuer)s, %(subject)s, id FROM made
+            INSERT INTO user_identities (issuer, subject, user_id, created_user)
+            SELECT %(issuer)s, %(subject)s, id, true FROM made
             """,
             {"email": values.email, "name": values.name, "issuer": identity.issuer, "subject": identity.subject},
         )

@@ -394,6 +394,8 @@ class UserIdentity(SQLModel, table=True):
     issuer: str = Field(sa_type=Text, primary_key=True)
     subject: str = Field(sa_type=Text, primary_key=True)
     user_id: UUID = _references("users.id", on_delete="RESTRICT")
+    created_user: bool = Field(default=False, nullable=False, sa_column_kwargs={"server_default": text("false")})
+    """Whether the account was made because the issuer vouched for it; its address is that issuer's word alone."""
     groups_said_at: datetime | None = _instant(null=True)
     """When the issuer made the last token by which groups went. An older one has no say in them any more."""
     created_at: datetime = _instant(now=True)

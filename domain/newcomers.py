@@ -14,6 +14,7 @@ from domain.text import Name
 
 _NAME: Final = TypeAdapter(Name)
 _LONGEST_NAME: Final = 200
+_LONGEST_EMAIL: Final = 320
 _TURNING: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 """What turns the direction of the text around it. People choose their own names there, and others decide by them."""
 
@@ -37,6 +38,8 @@ def counted_address(email: str, domains: Collection[str]) -> str | None:
         email: as the provider has it, and has verified it.
         domains: those that count; empty: all do.
     """
+    if len(email) > _LONGEST_EMAIL:
+        return None
     try:
         checked = email_validator.validate_email(email, check_deliverability=False)
     except email_validator.EmailNotValidError:
