@@ -1,7 +1,8 @@
 """Tokens of OpenID Connect issuers: found out about through discovery, verified through their published keys.
 
 An issuer is asked when its keys are needed and not known: at the first token, when what is known grows old, and when a
-token names a key that is not there, as after a rotation. The last is limited, because anybody can name a key.
+token names a key that is not there, or names none and does not hold, as after a rotation. The last two are limited,
+because anybody can make such a token.
 """
 
 from __future__ import annotations

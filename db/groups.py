@@ -42,6 +42,10 @@ class MemberView(BaseModel):
     active: bool
     joined: int = Field(description="Rank in the joining order, which notification policies go by.")
     joined_at: datetime
+    issuer: str | None = Field(
+        description="The OpenID Connect issuer by whose claims they are in it, and without which they are not; null: "
+        "somebody put them there."
+    )
 
 
 async def list_groups(db: Database, position: Position, *, name: str | None = None) -> Page[GroupView]:
@@ -174,6 +178,7 @@ async def list_members(db: Database, group_id: UUID, position: Position) -> Page
                 active=user.active,
                 joined=member.joined,
                 joined_at=member.created_at,
+                issuer=member.issuer,
             )
             for member, user in await session.exec(query)
         ]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -429,6 +432,11 @@ class TestGroups:
         before = await shop.count(place, a.id, somebody.id)
         async with _accepting(shop, trusted):
             assert await told.groups(["A", "B"]) == [a.name, b.name, elsewhere.name]
+            for group, made_by in ((a, None), (b, issuer.url)):
+                members = await shop.house.call("GET", f"/groups/{group.id}/members", shop.house.admin)
+                assert [(each["id"], each["issuer"]) for each in members.json()["items"]] == [
+                    (str(somebody.id), made_by)
+                ]
             assert await told.groups([]) == [a.name, elsewhere.name]
             assert await shop.count(place, a.id, somebody.id) == before
             # What was made by claims becomes somebody's own doing when they do it as well.
@@ -678,3 +686,12 @@ class TestSettings:
     def test_that_contradict_themselves_are_refused(self, values: dict[str, Any], problem: str) -> None:
         with pytest.raises(ValueError, match=problem):
             OidcIssuer.model_validate({"issuer": "https://login.example.com", "audience": "x", **values})
+
+    @pytest.mark.parametrize("page", ["tokens.md", "pages.md"])
+    def test_that_are_documented_are_good(self, page: str) -> None:
+        text = (Path(__file__).parents[2] / "docs" / page).read_text()
+        examples = re.findall(r"```json\n(\[\{.*?)\n```", text, re.DOTALL)
+        assert examples
+        for example in examples:
+            for values in json.loads(example):
+                OidcIssuer.model_validate(values)

@@ -16,6 +16,7 @@ import pytest
 from api.issuers import Issuers
 from db import groups
 from db.administrators import OPERATOR
+from db.paging import Position
 from domain.actors import Permission
 from domain.directory import GroupValues
 from settings import OidcIssuer
@@ -23,7 +24,7 @@ from tests.api.house import House
 from tests.cli.authority import Authority, serve_authority
 from tests.cli.test_sign_in import provider  # noqa: F401 - a fixture
 from tests.conftest import Databases
-from tests.web.conftest import ORIGIN, Visitor, open_pages, shown
+from tests.web.conftest import ORIGIN, Visitor, open_pages, shown, visitor
 
 CLIENT = "justiam-web"
 
@@ -61,8 +62,8 @@ class _Door:
     async def held(self, email: str) -> list[str]:
         async with self.house.db.connection() as connection:
             rows = await connection.execute(
-                "SELECT g.name FROM users u JOIN group_members m ON m.user_id = u.id JOIN groups g ON g.id = m.group_id "
-                "WHERE u.email = %s ORDER BY g.name",
+                "SELECT g.name FROM users u JOIN group_members m ON m.user_id = u.id "
+                "JOIN groups g ON g.id = m.group_id WHERE u.email = %s ORDER BY g.name",
                 [email],
             )
             return [row["name"] for row in await rows.fetchall()]
@@ -140,6 +141,14 @@ async def test_groups_are_those_of_the_last_sign_in(door: _Door) -> None:
         assert answer.status_code == 303, shown(answer)
         assert await door.held(somebody["email"]) == held
     assert await door.people(somebody["email"]) == 1
+
+
+async def test_a_group_says_which_issuer_put_somebody_there(door: _Door) -> None:
+    somebody = _somebody(groups=["ops"])
+    await door.come(**somebody)
+    [ops] = (await groups.list_groups(door.house.db, Position(10), name="ops_team")).items
+    page = await (await visitor(door.house, door.house.admin)).get(f"/admin/groups/{ops.id}")
+    assert f"by {door.authority.url}" in shown(page)
 
 
 async def test_who_comes_with_anything_else_is_told_that_there_is_no_account(door: _Door) -> None:
