@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from api.issuers import Issuers
 from db import groups, identities, users
 from db.administrators import OPERATOR
 from db.groups import GroupView
+from db.identities import GroupsSaid, Identity
 from domain.actors import TEMPORARY_GROUP_PREFIX, Permission
 from domain.directory import GroupValues, UserValues
 from domain.newcomers import counted_address, newcomer
@@ -513,8 +514,24 @@ class TestGroups:
             await _refused(shop, issuer.token(sub=subject, iat=timedelta(hours=1), groups=["B"]))
             assert await told.groups(["A"], iat=-(10**18)) == [a.name], "from before there were tokens"
 
+    async def test_go_by_the_newest_of_two_tokens_at_once(
+        self, shop: Shop, issuer: Issuer, a: GroupView, b: GroupView, trusted: OidcIssuer
+    ) -> None:
+        """The call with the older one has looked before the newer one was applied, and writes after it."""
+        _, subject = await _known(shop, issuer)
+        old, new = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2))
+        identity = Identity(issuer.url, subject)
+        async with _accepting(shop, trusted):
+            for names, at in (({b.name}, new), ({a.name}, old), ({a.name}, new)):
+                said = GroupsSaid(frozenset(names), at)
+                followed = await identities._follow(shop.house.db, identity, said)
+                assert (followed is not None) is (names == {b.name})
+            admission = await identities.admit(shop.house.db, identity)
+        assert admission is not None
+        assert admission.person.group_ids == {b.id}
+
     async def test_are_written_once_for_each_token(
-        self, shop: Shop, issuer: Issuer, a: GroupView, trusted: OidcIssuer
+        self, shop: Shop, issuer: Issuer, a: GroupView, trusted: OidcIssuer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         somebody, subject = await _known(shop, issuer)
         token = _Told(shop, issuer, subject).token(["A"])
@@ -522,8 +539,10 @@ class TestGroups:
         async with _accepting(shop, trusted):
             await asyncio.gather(*(_seen(shop, token) for _ in range(8)))
             before = await shop.count(version, issuer.url, subject)
-            for _ in range(3):
-                assert _held(await _seen(shop, token)) == [a.name]
+            with monkeypatch.context() as without:
+                without.delattr(identities, "_follow")
+                for _ in range(3):
+                    assert _held(await _seen(shop, token)) == [a.name]
             assert await shop.count(version, issuer.url, subject) == before
             # So who is taken out by hand is out until the issuer says so once more.
             await groups.remove_member(shop.house.db, OPERATOR, a.id, somebody.id)
@@ -533,12 +552,16 @@ class TestGroups:
         _, subject = await _known(shop, issuer)
         told = _Told(shop, issuer, subject)
         mighty = await _group(shop, Permission.DIRECTORY, Permission.REQUESTS)
+        trusted_by_hand, theirs = await _known(shop, issuer)
+        await groups.add_member(shop.house.db, OPERATOR, mighty.id, trusted_by_hand.id)
         mapped = {"groups_claim": "groups", "groups": {"A": mighty.name}}
         for may_have in ([], ["access_requests.manage"], ["tasks.manage"]):
             async with _accepting(shop, _trusted(issuer, **mapped, groups_may_have=may_have)):
                 with capture_logs() as logs:
                     seen = await _seen(shop, told.token(["A"]))
+                by_hand = await _Told(shop, issuer, theirs).groups(["A"], iat=timedelta(seconds=len(may_have)))
             assert (_held(seen), seen["permissions"]) == ([], [])
+            assert by_hand == [mighty.name], "what was done by hand stays"
             [entry] = [entry for entry in logs if entry["event"] == "groups_refused_to_issuer"]
             assert entry["groups"] == [mighty.name]
         may_have = ["access_requests.manage", "directory.manage"]
