@@ -30,7 +30,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from domain.actors import Permission
 from domain.deliveries import Outbound, Smtp
+from domain.directory import refuse_reserved
+from domain.errors import SystemGroup
+from domain.newcomers import normal_domain
+from domain.text import Name
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -152,8 +157,26 @@ def _mailbox(sender: str) -> str:
     return sender
 
 
+def _of_people(name: str) -> str:
+    try:
+        refuse_reserved(name)
+    except SystemGroup as error:
+        raise ValueError("must not be the name of a temporary group, which lives and ends with its grant") from error
+    return name
+
+
+def _scope(scope: str) -> str:
+    if "openid" not in scope.split():
+        raise ValueError("must contain openid, without which nobody says who has signed in")
+    return scope
+
+
 SigningAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"]
 """What an issuer may sign with. Asymmetric only: who can verify a token must not be able to make one."""
+
+
+_EMAIL_CLAIM: Final = "email"
+_ClaimName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class OidcIssuer(BaseModel):
@@ -170,6 +193,25 @@ class OidcIssuer(BaseModel):
     link_by_email: bool = False
     """Whether an address that it has verified links an account, once. Whoever runs the issuer can then sign in as
     anybody who has not been linked yet."""
+    create_users: bool = False
+    """Whether somebody with an address that it has verified, and that no account has, is given an account."""
+    email_domains: Annotated[tuple[Annotated[str, AfterValidator(normal_domain)], ...], Field(max_length=1_000)] = ()
+    """Of which domains its addresses link and make accounts; those below a domain are others. Empty: of all."""
+    subject_claim: _ClaimName = "sub"
+    """What names a person for good. Nothing that is ever given to somebody else."""
+    email_claim: _ClaimName = "email"
+    """What carries the address."""
+    email_verified_claim: _ClaimName | None = None
+    """What says whether that address is verified; `email_verified` unless `email_claim` is another than `email`."""
+    name_claim: _ClaimName = "name"
+    """What carries the name, for accounts that are made."""
+    groups_claim: _ClaimName | None = None
+    """What lists the groups that somebody is in there. None: it has no say in groups here."""
+    groups: dict[Annotated[str, Field(min_length=1)], Annotated[Name, AfterValidator(_of_people)]] = {}
+    """Its groups, as that claim lists them, and the groups here whose members they are. Others count for nothing."""
+    groups_may_have: tuple[Permission, ...] = ()
+    """The permissions that a group may have and still be filled by it; without them, whoever runs the issuer could
+    make administrators of people as soon as somebody gives such a group a permission."""
     client_id: Annotated[str, Field(min_length=1)] | None = None
     """As which of its public clients `justiam login` signs people in. None: it does not."""
     scope: Annotated[str, Field(min_length=1)] | None = None
@@ -178,11 +220,28 @@ class OidcIssuer(BaseModel):
     """As which of its clients the pages sign people in. None: they do not."""
     web_client_secret: Annotated[SecretStr, Field(min_length=1)] | None = None
     """What that client authenticates with; None: it is a public client."""
+    web_scope: Annotated[str, AfterValidator(_scope)] = "openid email profile"
+    """What the pages ask for."""
 
     @model_validator(mode="after")
     def _secret_is_of_a_client(self) -> Self:
         if self.web_client_secret is not None and self.web_client_id is None:
             raise ValueError("web_client_secret needs the web_client_id that it is of")
+        return self
+
+    @model_validator(mode="after")
+    def _claims_fit(self) -> Self:
+        if self.subject_claim in {self.email_claim, self.name_claim}:
+            raise ValueError("subject_claim must not be that of the address or the name, which pass to others")
+        reads_addresses = self.link_by_email or self.create_users
+        if reads_addresses and self.email_claim != _EMAIL_CLAIM and self.email_verified_claim is None:
+            raise ValueError(f"email_claim needs email_verified_claim: email_verified speaks of {_EMAIL_CLAIM} alone")
+        if self.email_domains and not reads_addresses:
+            raise ValueError("email_domains needs link_by_email or create_users, else addresses count for nothing")
+        if (self.groups_claim is None) != (not self.groups):
+            raise ValueError("groups_claim and groups are set together, or neither is")
+        if self.groups_may_have and not self.groups:
+            raise ValueError("groups_may_have needs the groups that it is about")
         return self
 
 
@@ -330,7 +389,8 @@ class Settings(ProgramSettings):
         description="OpenID Connect issuers whose tokens callers may use, as a JSON list: issuer (URL), audience, and "
         'where they differ algorithms (["RS256", "ES256"]) and link_by_email (false); client_id, and where it has to '
         "differ scope, let people sign in there with `justiam login`; web_client_id, and web_client_secret unless it "
-        "is a public client, let them sign in to the pages. As in " + _ISSUERS_EXAMPLE,
+        "is a public client, let them sign in to the pages; create_users, and groups_claim with groups, make accounts "
+        "and memberships of what the issuer says; docs/tokens.md has all of them. As in " + _ISSUERS_EXAMPLE,
     )
     oidc_leeway_secs: int = Field(
         default=30,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from starlette.requests import HTTPConnection
 
+from api.admission import admit
 from api.issuers import Issuers
-from db import identities, tokens
+from db import tokens
 from db.database import Database
 from domain.deciding import Person
 from domain.errors import Unauthenticated
@@ -26,7 +27,7 @@ async def person_behind(connection: HTTPConnection, database: Database, token: s
         person = await tokens.authenticate(database, token)
     else:
         issuers: Issuers = connection.app.state.issuers
-        person = await identities.authenticate(database, await issuers.verify(token))
+        person = await admit(database, await issuers.verify(token))
     if person is None:
         raise Unauthenticated("The token is unknown, expired or revoked, or its owner is deactivated.")
     return person

@@ -1,7 +1,8 @@
 """Tokens of OpenID Connect issuers: found out about through discovery, verified through their published keys.
 
 An issuer is asked when its keys are needed and not known: at the first token, when what is known grows old, and when a
-token names a key that is not there, as after a rotation. The last is limited, because anybody can name a key.
+token names a key that is not there, or names none and does not hold, as after a rotation. The last two are limited,
+because anybody can make such a token.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ import httpx
 import structlog
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import JWKRegistry, Key, OctKey, RSAKey
-from joserfc.jwt import JWTClaimsRegistry
 
+import api.claims
 from db.identities import Identity
 from domain import jose
 from domain.errors import IssuerUnavailable, Unauthenticated
 from domain.jose import InvalidToken, Unverified
-from domain.text import storable
 from settings import OidcIssuer, safe_to_fetch
 
 _log = structlog.get_logger(__name__)
@@ -44,8 +44,6 @@ _LONGEST_ANSWER_SECS: Final = 10.0
 _LARGEST_ANSWER: Final = 524_288
 _MOST_KEYS: Final = 100
 _RSA_MIN_BITS: Final = 2048
-_LONGEST_SUBJECT: Final = 255
-"""OpenID Connect Core, section 2."""
 _KEY_TYPES: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 """The keys that a family of algorithms is used with."""
 _TYPES: Final = frozenset({None, "jwt", "at+jwt"})
@@ -100,6 +98,19 @@ class _Issuer:
         if found is None:
             raise InvalidToken("The token is signed with a key that its issuer does not publish.")
         return found
+
+    async def newer_key(self, token: Unverified, algorithm: str, than: Key) -> Key | None:
+        """The key that is published by now in the place of `than`; None where there is no other.
+
+        A token that names no key does not show that its issuer has another one: only its signature does not hold.
+        """
+        if token.key_id is not None:
+            return None
+        async with self._asking:
+            if self._find(token, algorithm) is than and self._age(self._asked_at) > ASKED_EVERY_SECS:
+                await self._ask()
+            found = self._find(token, algorithm)
+        return None if found is than else found
 
     async def endpoint(self, name: str) -> str | None:
         """An address that its discovery document names; None where it names none that is safe.
@@ -294,7 +305,7 @@ class Issuers:
             _refuse_another_answer(claims, issuer=issuer, client_id=client_id, nonce=nonce)
         except InvalidToken as error:
             raise Unauthenticated(str(error)) from error
-        email = claims.get("email")
+        email = claims.get(self._issuers[issuer].configured.email_claim)
         return SignIn(identity, email if isinstance(email, str) else None)
 
     async def _verified(self, token: str, audience: str | None = None) -> tuple[dict[str, Any], Identity]:
@@ -308,32 +319,17 @@ class Issuers:
             raise InvalidToken("The token is signed in a way that is not accepted of its issuer.")
         if unverified.type not in _TYPES:
             raise InvalidToken("The token is of another type than tokens for an API.")
-        claims = jose.verify(token, await issuer.key(unverified, algorithm), algorithm)
-        return claims, self._identity(issuer.configured, claims, audience or issuer.configured.audience)
-
-    def _identity(self, issuer: OidcIssuer, claims: dict[str, Any], audience: str) -> Identity:
-        registry = JWTClaimsRegistry(
-            leeway=self._leeway_secs,
-            iss={"essential": True, "value": issuer.issuer},
-            aud={"essential": True, "value": audience},
-            exp={"essential": True},
-            sub={"essential": True},
-        )
+        key = await issuer.key(unverified, algorithm)
         try:
-            registry.validate(claims)
-        except JoseError as error:
-            raise InvalidToken(f"The token does not count: {error.description or error.error}.") from error
-        if "cnf" in claims:
-            # RFC 7800: it counts only with a proof of possession, which is not checked here.
-            raise InvalidToken("The token is bound to a key and cannot be used as a bearer token.")
-        subject = claims["sub"]
-        if not subject or len(subject) > _LONGEST_SUBJECT or not _is_storable(subject):
-            raise InvalidToken("The token names no subject that could be anybody.")
-        email = claims.get("email")
-        # Exactly true: some issuers send "true", some "false", and both are true to a careless reader.
-        verified = issuer.link_by_email and claims.get("email_verified") is True
-        usable = verified and isinstance(email, str) and _is_storable(email)
-        return Identity(issuer.issuer, subject, email if usable else None)
+            claims = jose.verify(token, key, algorithm)
+        except InvalidToken:
+            newer = await issuer.newer_key(unverified, algorithm, than=key)
+            if newer is None:
+                raise
+            claims = jose.verify(token, newer, algorithm)
+        expected = audience or issuer.configured.audience
+        api.claims.check(claims, issuer.configured, expected, leeway_secs=self._leeway_secs)
+        return claims, api.claims.read(claims, issuer.configured)
 
 
 def _refuse_another_answer(claims: dict[str, Any], *, issuer: str, client_id: str, nonce: str) -> None:
@@ -364,11 +360,3 @@ def _usable(jwk: object) -> Key | None:
     if isinstance(key, OctKey) or (isinstance(key, RSAKey) and key.raw_value.key_size < _RSA_MIN_BITS):
         return None
     return key
-
-
-def _is_storable(text: str) -> bool:
-    try:
-        storable(text)
-    except ValueError:
-        return False
-    return True

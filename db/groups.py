@@ -42,6 +42,10 @@ class MemberView(BaseModel):
     active: bool
     joined: int = Field(description="Rank in the joining order, which notification policies go by.")
     joined_at: datetime
+    issuer: str | None = Field(
+        description="The OpenID Connect issuer by whose claims they are in it, and without which they are not; null: "
+        "somebody put them there."
+    )
 
 
 async def list_groups(db: Database, position: Position, *, name: str | None = None) -> Page[GroupView]:
@@ -174,6 +178,7 @@ async def list_members(db: Database, group_id: UUID, position: Position) -> Page
                 active=user.active,
                 joined=member.joined,
                 joined_at=member.created_at,
+                issuer=member.issuer,
             )
             for member, user in await session.exec(query)
         ]
@@ -182,6 +187,8 @@ async def list_members(db: Database, group_id: UUID, position: Position) -> Page
 
 async def add_member(db: Database, caller: Person, group_id: UUID, user_id: UUID) -> None:
     """Put somebody into a group, last in its order; who is in it already keeps their place.
+
+    A membership that an issuer's claims made is one made by hand from then on: these claims do not end it any more.
 
     Raises:
         NotFound: there is no such group, or no such user.
@@ -194,7 +201,12 @@ async def add_member(db: Database, caller: Person, group_id: UUID, user_id: UUID
         if await session.get(User, user_id) is None:
             raise NotFound("There is no user with this id.")
         joining = insert(GroupMember).values(group_id=group_id, user_id=user_id)
-        await session.exec(joining.on_conflict_do_nothing())
+        by_hand = {"issuer": None}
+        await session.exec(
+            joining.on_conflict_do_update(
+                index_elements=["group_id", "user_id"], set_=by_hand, where=col(GroupMember.issuer).is_not(None)
+            )
+        )
 
 
 async def remove_member(db: Database, caller: Person, group_id: UUID, user_id: UUID) -> list[UUID]:

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 import psycopg
 from pydantic import BaseModel
+from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db import people
-from db.database import Connection, Database
+from db import attention, people
+from db.database import Connection, Database, driver_connection
 from db.people import PERSON_COLUMNS, person
 from db.requests import PersonView
+from domain.actors import Permission
 from domain.deciding import Person
 from domain.errors import InUse, NotFound
+from domain.newcomers import counted_address, newcomer
+
+
+@dataclass(frozen=True)
+class GroupsSaid:
+    """Which groups an issuer says that somebody is in, and what it may do about that."""
+
+    names: frozenset[str] | None
+    """Groups here, by name; None: it does not say, and everything stays as it is."""
+    at: datetime
+    """When it said so."""
+    may_have: frozenset[Permission] = frozenset()
+    """What a group may bring and still be filled by this issuer."""
+    problem: str | None = None
+    """Why it does not say."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +40,42 @@ class Identity:
 
     issuer: str
     subject: str
-    linking_email: str | None = None
-    """An address that the issuer has verified and that may link an account; None: none may."""
+    email: str | None = None
+    """An address that the issuer has verified; None: there is none."""
+    email_domains: tuple[str, ...] = ()
+    """Of which domains an address counts; empty: of all."""
+    links: bool = False
+    """Whether such an address may link an account."""
+    creates: bool = False
+    """Whether somebody with such an address may be given an account."""
+    name: object = None
+    """As the token has it, whatever that is: for an account that is made."""
+    groups: GroupsSaid | None = None
+    """None: the issuer has no say in groups."""
+
+
+@dataclass(frozen=True)
+class GroupsFollowed:
+    """What the word of an issuer, heard for the first time, did to somebody's groups."""
+
+    joined: list[UUID] = field(default_factory=list)
+    left: list[UUID] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """Groups that it named and must not fill: they have permissions that it may not give."""
+    unknown: list[str] = field(default_factory=list)
+    """Groups that it named and that there are not."""
+    problem: str | None = None
+    """Why it said nothing, and nothing was done."""
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Somebody who was let in, and what came of that."""
+
+    person: Person
+    created: bool
+    groups: GroupsFollowed | None
+    """None: the issuer said nothing new."""
 
 
 class IdentityView(BaseModel):
@@ -35,20 +87,40 @@ class IdentityView(BaseModel):
     created_at: datetime
 
 
-async def authenticate(db: Database, identity: Identity) -> Person | None:
-    """The active person with this identity.
+async def admit(db: Database, identity: Identity) -> Admission | None:
+    """Let in the active person with this identity.
 
     A subject that is not known yet is linked for good to the account with its verified address, where the issuer is
     trusted with that: a person's, active, and without another subject of the same issuer. So an address that passes to
     somebody else at the issuer does not take the account along, and a later change of the address changes nothing.
+
+    Where there is no account with that address, and the issuer is trusted with that, one is made. It has no permission.
+    No address links it to another issuer: whoever runs the first one may have made it for somebody who comes later.
+
+    Returns:
+        None where the identity is nobody's here, or that of somebody who is deactivated.
     """
+    created = False
     async with db.connection() as connection:
-        found = await _person(connection, identity)
-        if found is None and identity.linking_email is not None:
-            await _link_by_email(connection, identity)
-            # Also where another call for the same subject was faster.
-            found = await _person(connection, identity)
-    return found if found is not None and found.active else None
+        found = await _known(connection, identity)
+        if found is None and identity.email is not None:
+            email = counted_address(identity.email, identity.email_domains)
+            if email is not None and identity.links:
+                await _link_by_email(connection, identity, email)
+                # Also where another call for the same subject was faster.
+                found = await _known(connection, identity)
+            if email is not None and identity.creates and found is None:
+                created = await _create(connection, identity, email)
+                found = await _known(connection, identity)
+    if found is None or not found.person.active:
+        return None
+    said = identity.groups
+    if said is None or (found.groups_said_at is not None and found.groups_said_at >= said.at):
+        return Admission(found.person, created, None)
+    changed = await _follow(db, identity, said)
+    async with db.connection() as connection:
+        again = await _known(connection, identity)
+    return None if again is None or not again.person.active else Admission(again.person, created, changed)
 
 
 async def link(db: Database, user: str, issuer: str, subject: str) -> None:
@@ -80,17 +152,25 @@ async def link(db: Database, user: str, issuer: str, subject: str) -> None:
 
 
 async def unlink(db: Database, issuer: str, subject: str) -> None:
-    """Forget an identity.
+    """Forget an identity, and the memberships that came with it.
 
     Raises:
         NotFound: it names no account.
     """
-    async with db.connection() as connection:
-        deleted = await connection.execute(
-            "DELETE FROM user_identities WHERE issuer = %s AND subject = %s", [issuer, subject]
-        )
-    if not deleted.rowcount:
-        raise NotFound("This subject of this issuer names no account.")
+    async with db.session() as session:
+        async with driver_connection(session) as connection:
+            rows = await connection.execute(
+                "DELETE FROM user_identities WHERE issuer = %s AND subject = %s RETURNING user_id", [issuer, subject]
+            )
+            row = await rows.fetchone()
+            if row is None:
+                raise NotFound("This subject of this issuer names no account.")
+        groups = await _claimed_groups(session, row["user_id"], issuer, frozenset())
+        left = await _leave(session, row["user_id"], issuer, groups, staying=[])
+        if left:
+            await attention.mark(session, group_ids=left)
+    if left:
+        await attention.mark_late(db, [], group_ids=left)
 
 
 async def list_identities(db: Database, user: str) -> list[IdentityView]:
@@ -110,19 +190,33 @@ async def list_identities(db: Database, user: str) -> list[IdentityView]:
         return [IdentityView(**row, user=view) for row in await rows.fetchall()]
 
 
-async def _person(connection: Connection, identity: Identity) -> Person | None:
+@dataclass(frozen=True)
+class _Known:
+    person: Person
+    groups_said_at: datetime | None
+
+
+@dataclass(frozen=True)
+class _Group:
+    id: UUID
+    name: str
+    permissions: frozenset[str]
+    named: bool
+
+
+async def _known(connection: Connection, identity: Identity) -> _Known | None:
     rows = await connection.execute(
         f"""
-        SELECT {PERSON_COLUMNS} FROM user_identities i JOIN users u ON u.id = i.user_id
+        SELECT {PERSON_COLUMNS}, i.groups_said_at FROM user_identities i JOIN users u ON u.id = i.user_id
         WHERE i.issuer = %s AND i.subject = %s
         """,
         [identity.issuer, identity.subject],
     )
     row = await rows.fetchone()
-    return None if row is None else person(row)
+    return None if row is None else _Known(person(row), row["groups_said_at"])
 
 
-async def _link_by_email(connection: Connection, identity: Identity) -> None:
+async def _link_by_email(connection: Connection, identity: Identity, email: str) -> None:
     await connection.execute(
         """
         INSERT INTO user_identities (issuer, subject, user_id)
@@ -130,7 +224,122 @@ async def _link_by_email(connection: Connection, identity: Identity) -> None:
         WHERE lower(email) = lower(%(email)s) AND active AND owner_id IS NULL
           -- In any case, but of ASCII alone: the Kelvin sign is a k in lower case, and its mailbox somebody else's.
           AND lower(email COLLATE "C") = lower(%(email)s COLLATE "C")
+          AND NOT EXISTS (SELECT FROM user_identities c WHERE c.user_id = users.id AND c.created_user)
         ON CONFLICT DO NOTHING
         """,
-        {"issuer": identity.issuer, "subject": identity.subject, "email": identity.linking_email},
+        {"issuer": identity.issuer, "subject": identity.subject, "email": email},
     )
+
+
+async def _create(connection: Connection, identity: Identity, email: str) -> bool:
+    """Make an account, unless one has the address: whoever that is, active or not, the issuer has no say in it."""
+    values = newcomer(email, identity.name)
+    try:
+        rows = await connection.execute(
+            """
+            WITH made AS (
+                INSERT INTO users (id, email, name) VALUES (gen_random_uuid(), %(email)s, %(name)s)
+                ON CONFLICT DO NOTHING RETURNING id
+            )
+            INSERT INTO user_identities (issuer, subject, user_id, created_user)
+            SELECT %(issuer)s, %(subject)s, id, true FROM made
+            """,
+            {"email": values.email, "name": values.name, "issuer": identity.issuer, "subject": identity.subject},
+        )
+    except psycopg.errors.UniqueViolation:
+        # The subject has become somebody meanwhile; with it, the account is not made.
+        return False
+    return bool(rows.rowcount)
+
+
+async def _follow(db: Database, identity: Identity, said: GroupsSaid) -> GroupsFollowed | None:
+    """Have somebody in those of the groups that the issuer fills in which it says they are; others are left alone.
+
+    A group with permissions that the issuer may not give is not filled by it, whoever gave them to the group and when.
+
+    Returns:
+        None where it has said so before, or something newer.
+    """
+    async with db.session() as session:
+        async with driver_connection(session) as connection:
+            rows = await connection.execute(
+                """
+                UPDATE user_identities SET groups_said_at = %(at)s
+                WHERE issuer = %(issuer)s AND subject = %(subject)s
+                  AND (groups_said_at IS NULL OR groups_said_at < %(at)s)
+                RETURNING user_id
+                """,
+                {"issuer": identity.issuer, "subject": identity.subject, "at": said.at},
+            )
+            row = await rows.fetchone()
+        if row is None:
+            return None
+        user_id: UUID = row["user_id"]
+        if said.names is None:
+            return GroupsFollowed(problem=said.problem)
+        groups = await _claimed_groups(session, user_id, identity.issuer, said.names)
+        named = [group for group in groups if group.named]
+        filled = [group.id for group in named if group.permissions <= said.may_have]
+        left = await _leave(session, user_id, identity.issuer, groups, staying=filled)
+        joined = await _join(session, user_id, identity.issuer, filled)
+        if left:
+            await attention.mark(session, group_ids=left)
+    if left:
+        # The workflows are told by the next worker that looks.
+        await attention.mark_late(db, [], group_ids=left)
+    there = {group.name.casefold() for group in named}
+    return GroupsFollowed(
+        joined=joined,
+        left=left,
+        refused=sorted(group.name for group in named if group.id not in filled),
+        unknown=sorted(name for name in said.names if name.casefold() not in there),
+    )
+
+
+async def _claimed_groups(session: AsyncSession, user_id: UUID, issuer: str, names: frozenset[str]) -> list[_Group]:
+    """The groups of these names, and those that somebody is in by the issuer's word; none of them changes meanwhile."""
+    async with driver_connection(session) as connection:
+        rows = await connection.execute(
+            """
+            SELECT g.id, g.name, g.permissions,
+                   lower(g.name) = ANY(ARRAY(SELECT lower(n) FROM unnest(%(names)s::text[]) n)) AS named
+            FROM groups g
+            WHERE NOT g.system AND (
+                lower(g.name) = ANY(ARRAY(SELECT lower(n) FROM unnest(%(names)s::text[]) n))
+                OR g.id = ANY(ARRAY(
+                    SELECT group_id FROM group_members WHERE user_id = %(user_id)s AND issuer = %(issuer)s
+                ))
+            )
+            ORDER BY g.id FOR SHARE
+            """,
+            {"names": list(names), "user_id": user_id, "issuer": issuer},
+        )
+        return [
+            _Group(row["id"], row["name"], frozenset(row["permissions"]), row["named"]) for row in await rows.fetchall()
+        ]
+
+
+async def _leave(
+    session: AsyncSession, user_id: UUID, issuer: str, groups: list[_Group], *, staying: list[UUID]
+) -> list[UUID]:
+    async with driver_connection(session) as connection:
+        rows = await connection.execute(
+            """
+            DELETE FROM group_members WHERE user_id = %s AND issuer = %s AND group_id = ANY(%s) RETURNING group_id
+            """,
+            [user_id, issuer, [group.id for group in groups if group.id not in staying]],
+        )
+        return [row["group_id"] for row in await rows.fetchall()]
+
+
+async def _join(session: AsyncSession, user_id: UUID, issuer: str, groups: list[UUID]) -> list[UUID]:
+    async with driver_connection(session) as connection:
+        rows = await connection.execute(
+            # Who is in one by hand stays so, and in their place.
+            """
+            INSERT INTO group_members (group_id, user_id, issuer) SELECT id, %s, %s FROM unnest(%s::uuid[]) AS id
+            ON CONFLICT DO NOTHING RETURNING group_id
+            """,
+            [user_id, issuer, groups],
+        )
+        return [row["group_id"] for row in await rows.fetchall()]

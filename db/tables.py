@@ -126,6 +126,8 @@ class GroupMember(SQLModel, table=True):
     group_id: UUID = _references("groups.id", on_delete="CASCADE", primary_key=True)
     user_id: UUID = _references("users.id", on_delete="RESTRICT", primary_key=True, index=True)
     joined: int = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), nullable=False))
+    issuer: str | None = Field(default=None, sa_type=Text)
+    """The OpenID Connect issuer whose claims made it, and unmake it. None: it was made by hand, or carries a grant."""
     created_at: datetime = _instant(now=True)
 
 
@@ -392,6 +394,10 @@ class UserIdentity(SQLModel, table=True):
     issuer: str = Field(sa_type=Text, primary_key=True)
     subject: str = Field(sa_type=Text, primary_key=True)
     user_id: UUID = _references("users.id", on_delete="RESTRICT")
+    created_user: bool = Field(default=False, nullable=False, sa_column_kwargs={"server_default": text("false")})
+    """Whether the account was made because the issuer vouched for it; its address is that issuer's word alone."""
+    groups_said_at: datetime | None = _instant(null=True)
+    """When the issuer made the last token by which groups went. An older one has no say in them any more."""
     created_at: datetime = _instant(now=True)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -252,6 +253,39 @@ class TestTheKeysOfAnIssuer:
         assert len(issuer.asked) <= 2
         assert await _let_in(trusting, issuer.token())
 
+    async def test_that_are_new_are_found_also_while_somebody_names_garbage(
+        self, trusting: Shop, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert await _let_in(trusting, issuer.token())
+        issuer.key = ec.generate_private_key(ec.SECP256R1())
+        issuer.documents[KEYS] = {"keys": [issuer.public("new")]}
+        # It was asked a moment ago, and nobody has it asked again, whatever they name.
+        for kid in ("garbage", "new", "garbage", "new"):
+            assert not await _let_in(trusting, issuer.token({"kid": kid}))
+        assert issuer.asked == [DISCOVERY, KEYS]
+        monkeypatch.setattr(issuers, "ASKED_EVERY_SECS", 0.0)
+        assert await _let_in(trusting, issuer.token({"kid": "new"}))
+
+    async def test_are_asked_for_again_for_a_token_that_names_none_when_its_signature_does_not_hold(
+        self, trusting: Shop, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old, issuer.key = issuer.key, ec.generate_private_key(ec.SECP256R1())
+        issuer.documents[KEYS] = {"keys": [issuer.public(None, old)]}
+        nameless, forged = issuer.token({"kid": ...}), ec.generate_private_key(ec.SECP256R1())
+        assert await _let_in(trusting, signed(old, {}, issuer.claims()))
+        issuer.documents[KEYS] = {"keys": [issuer.public(None)]}
+        forgeries = [signed(forged, {}, issuer.claims()) for _ in range(20)]
+        assert not any(await asyncio.gather(*(_let_in(trusting, token) for token in [*forgeries, nameless])))
+        assert issuer.asked == [DISCOVERY, KEYS], "forgeries do not have it asked all the time"
+        monkeypatch.setattr(issuers, "ASKED_EVERY_SECS", 0.0)
+        assert all(await asyncio.gather(*(_let_in(trusting, nameless) for _ in range(10))))
+        assert issuer.asked == [DISCOVERY, KEYS] * 2
+        assert not await _let_in(trusting, signed(old, {}, issuer.claims()))
+        asked = len(issuer.asked)
+        assert not await _let_in(trusting, signed(forged, {"kid": "one"}, issuer.claims()))
+        assert not await _let_in(trusting, signed(forged, {}, issuer.claims()))
+        assert len(issuer.asked) == asked + 4, "once for each"
+
     async def test_are_asked_for_once_by_many_at_once(self, trusting: Shop, issuer: Issuer) -> None:
         assert all(await asyncio.gather(*(_let_in(trusting, issuer.token()) for _ in range(20))))
         assert issuer.asked == [DISCOVERY, KEYS]
@@ -472,10 +506,8 @@ class TestSettings:
             )
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[str]:
-    """An OpenID provider that nobody here wrote, in a process of its own."""
-    port = free_port()
+@contextmanager
+def _running(port: int) -> Iterator[str]:
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "oidc_provider_mock", "--port", str(port)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -494,12 +526,20 @@ def provider() -> Iterator[str]:
         process.wait(10)
 
 
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    """An OpenID provider that nobody here wrote, in a process of its own."""
+    with _running(free_port()) as url:
+        yield url
+
+
 async def _sign_in(provider: str, subject: str, client_id: str = AUDIENCE, **claims: Any) -> str:
     """The ID token of somebody who signs in, as a browser and a client do it."""
     back = "http://127.0.0.1/back"
     async with httpx.AsyncClient(base_url=provider, trust_env=False) as browser:
         await browser.put(f"/users/{subject}", json=claims)
-        asked = {"client_id": client_id, "redirect_uri": back, "response_type": "code", "scope": "openid email"}
+        scope = "openid email profile"
+        asked = {"client_id": client_id, "redirect_uri": back, "response_type": "code", "scope": scope}
         sent_back = await browser.post("/oauth2/authorize", params=asked, data={"sub": subject})
         assert sent_back.status_code == 302, sent_back.text
         [code] = parse_qs(urlsplit(sent_back.headers["location"]).query)["code"]
@@ -523,6 +563,47 @@ class TestAProviderOfOthers:
             assert not await _let_in(shop, token[:-4] + "AAAA")
             header = jwt.get_unverified_header(token)
             assert not await _let_in(shop, unsigned({**header, "alg": "none"}, {"iss": provider, "sub": "dana-7"}))
+
+    async def test_makes_accounts_and_fills_groups(self, shop: Shop, provider: str) -> None:
+        accepted = OidcIssuer(
+            issuer=provider,
+            audience=AUDIENCE,
+            create_users=True,
+            email_domains=("new.example",),
+            groups_claim="roles",
+            groups={"dba": shop.team.name},
+        )
+        async with Issuers([accepted], leeway_secs=30) as shop.house.app.state.issuers:
+            said: dict[str, Any] = {"email": "erin@new.example", "email_verified": True, "name": "Erin Vogt"}
+            token = await _sign_in(provider, "erin-7", **said, roles=["dba", "others"])
+            seen = (await _me(shop, token)).json()
+            assert (seen["email"], seen["name"], seen["permissions"]) == ("erin@new.example", "Erin Vogt", [])
+            assert [group["name"] for group in seen["groups"]] == [shop.team.name]
+            issued = await shop.token(subject_token=token, subject_token_type=JWT)
+            assert (await shop.verified(issued))["roles"] == ["db_readonly"]
+            for refused in ({"email_verified": False}, {"email": "erin@elsewhere.example"}):
+                assert not await _let_in(shop, await _sign_in(provider, "frank-7", **{**said, **refused}))
+
+    async def test_may_change_its_key(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(issuers, "ASKED_EVERY_SECS", 0.0)
+        port = free_port()
+        with _running(port) as url:
+            await identities.link(shop.house.db, shop.dana.email, url, "dana-8")
+            accepted = OidcIssuer(issuer=url, audience=AUDIENCE)
+            trusted = Issuers([accepted], leeway_secs=30)
+            await trusted.__aenter__()
+            shop.house.app.state.issuers = trusted
+            before = await _sign_in(url, "dana-8")
+            assert await _let_in(shop, before)
+        try:
+            # It makes its key when it starts.
+            with _running(port):
+                after = await _sign_in(url, "dana-8")
+                assert "kid" not in jwt.get_unverified_header(after), "so nothing but the signature tells"
+                assert await _let_in(shop, after)
+                assert not await _let_in(shop, before)
+        finally:
+            await trusted.__aexit__()
 
 
 def _jwk(key: rsa.RSAPrivateKey) -> dict[str, Any]:

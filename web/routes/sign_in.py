@@ -14,9 +14,10 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[im
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import RedirectResponse, Response
 
+from api.admission import admit
 from api.issuers import Issuers, SignIn
 from api.resources import AppSettings, Db
-from db import identities, people, users, web_sessions
+from db import people, users, web_sessions
 from db.database import Database
 from db.paging import Position
 from domain.errors import Forbidden, IssuerUnavailable, NotFound, Unauthenticated
@@ -29,7 +30,6 @@ router = APIRouter()
 
 HOME: Final = "/"
 _MOST_PEOPLE: Final = 50
-_SCOPE: Final = "openid email profile"
 _QUESTION: Final = "justiam_signing_in"
 _PATIENCE_SECS: Final = 600
 """For as long as somebody may take at their issuer."""
@@ -73,7 +73,7 @@ async def sign_in_with(
         issuer.web_client_id,
         "code",
         redirect_uri=_callback(settings),
-        scope=_SCOPE,
+        scope=issuer.web_scope,
         state=asked["state"],
         nonce=asked["nonce"],
         code_challenge=create_s256_code_challenge(asked["verifier"]),
@@ -105,7 +105,7 @@ async def callback(request: Request, jar: Jar, db: Db, settings: AppSettings, is
     if not sent.get("code"):
         raise Unauthenticated(f"{chosen.issuer} sent you back without an answer. Start again.")
     found = await _signed_in(issuers, settings, chosen, asked, sent["code"])
-    person = await identities.authenticate(db, found.identity)
+    person = await admit(db, found.identity)
     if person is None:
         known_as = found.email or found.identity.subject
         raise Forbidden(
