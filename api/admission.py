@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from db import identities
+from db import acting, identities
 from db.database import Database
 from db.identities import Identity
 from domain.deciding import Person
@@ -14,7 +14,8 @@ _log = structlog.get_logger(__name__)
 
 async def admit(database: Database, identity: Identity) -> Person | None:
     """The active person with this identity; None where there is none (`identities.admit`)."""
-    admission = await identities.admit(database, identity)
+    with acting.acting(f"issuer:{identity.issuer}"):
+        admission = await identities.admit(database, identity)
     if admission is None:
         return None
     person, followed = admission.person, admission.groups

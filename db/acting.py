@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Final
+from typing import Any, Final
 
 import structlog
+from psycopg import AsyncConnection
 
 _actor: Final[ContextVar[str | None]] = ContextVar("actor", default=None)
 
@@ -28,6 +29,14 @@ def acting(actor: str) -> Iterator[None]:
         yield
     finally:
         _actor.reset(token)
+
+
+@asynccontextmanager
+async def told(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """A transaction, on a connection without one, that knows who acts."""
+    async with connection.transaction():
+        await connection.execute(SET, known())
+        yield
 
 
 def known() -> list[str]:

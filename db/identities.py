@@ -10,7 +10,7 @@ import psycopg
 from pydantic import BaseModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db import attention, people
+from db import acting, attention, people
 from db.database import Connection, Database, driver_connection
 from db.people import PERSON_COLUMNS, person
 from db.requests import PersonView
@@ -106,7 +106,8 @@ async def admit(db: Database, identity: Identity) -> Admission | None:
         if found is None and identity.email is not None:
             email = counted_address(identity.email, identity.email_domains)
             if email is not None and identity.links:
-                await _link_by_email(connection, identity, email)
+                async with acting.told(connection):
+                    await _link_by_email(connection, identity, email)
                 # Also where another call for the same subject was faster.
                 found = await _known(connection, identity)
             if email is not None and identity.creates and found is None:
@@ -141,10 +142,11 @@ async def link(db: Database, user: str, issuer: str, subject: str) -> None:
         if account is None:
             raise NotFound(f"There is no user {user}.")
         try:
-            await connection.execute(
-                "INSERT INTO user_identities (issuer, subject, user_id) VALUES (%s, %s, %s)",
-                [issuer, subject, account.id],
-            )
+            async with acting.told(connection):
+                await connection.execute(
+                    "INSERT INTO user_identities (issuer, subject, user_id) VALUES (%s, %s, %s)",
+                    [issuer, subject, account.id],
+                )
         except psycopg.errors.UniqueViolation as error:
             raise InUse(
                 "The subject names an account already, or the account has a subject of this issuer. Unlink it first."
@@ -159,6 +161,7 @@ async def unlink(db: Database, issuer: str, subject: str) -> None:
     """
     async with db.session() as session:
         async with driver_connection(session) as connection:
+            await connection.execute(acting.SET, acting.known())
             rows = await connection.execute(
                 "DELETE FROM user_identities WHERE issuer = %s AND subject = %s RETURNING user_id", [issuer, subject]
             )
@@ -235,17 +238,18 @@ async def _create(connection: Connection, identity: Identity, email: str) -> boo
     """Make an account, unless one has the address: whoever that is, active or not, the issuer has no say in it."""
     values = newcomer(email, identity.name)
     try:
-        rows = await connection.execute(
-            """
-            WITH made AS (
-                INSERT INTO users (id, email, name) VALUES (gen_random_uuid(), %(email)s, %(name)s)
-                ON CONFLICT DO NOTHING RETURNING id
+        async with acting.told(connection):
+            rows = await connection.execute(
+                """
+                WITH made AS (
+                    INSERT INTO users (id, email, name) VALUES (gen_random_uuid(), %(email)s, %(name)s)
+                    ON CONFLICT DO NOTHING RETURNING id
+                )
+                INSERT INTO user_identities (issuer, subject, user_id, created_user)
+                SELECT %(issuer)s, %(subject)s, id, true FROM made
+                """,
+                {"email": values.email, "name": values.name, "issuer": identity.issuer, "subject": identity.subject},
             )
-            INSERT INTO user_identities (issuer, subject, user_id, created_user)
-            SELECT %(issuer)s, %(subject)s, id, true FROM made
-            """,
-            {"email": values.email, "name": values.name, "issuer": identity.issuer, "subject": identity.subject},
-        )
     except psycopg.errors.UniqueViolation:
         # The subject has become somebody meanwhile; with it, the account is not made.
         return False
@@ -262,6 +266,7 @@ async def _follow(db: Database, identity: Identity, said: GroupsSaid) -> GroupsF
     """
     async with db.session() as session:
         async with driver_connection(session) as connection:
+            await connection.execute(acting.SET, acting.known())
             rows = await connection.execute(
                 """
                 UPDATE user_identities SET groups_said_at = %(at)s

@@ -70,8 +70,8 @@ class AuditEntry(BaseModel):
     id: int = Field(description="Counts from 1, without a gap.")
     at: datetime
     actor: str = Field(
-        description="Who: an email address; `operator:…` for a command; `database:…` for whoever changed the tables by "
-        "themselves."
+        description="Who: an email address; `operator:…` for a command; `issuer:…` for the word of an OpenID Connect "
+        "issuer; `database:…` for whoever changed the tables by themselves."
     )
     request_id: str | None = Field(description="`X-Request-Id` of the call, which its lines in the log have as well.")
     action: Change

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
@@ -41,6 +42,8 @@ settings.register_profile(
     suppress_health_check={*settings().suppress_health_check, HealthCheck.too_slow},
 )
 settings.load_profile("unhurried")
+# As the programs do it: what is logged is not mixed into what a command prints.
+structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
 
 _TEST_SERVER: Final = Path(sys.executable).parent / "temporal-test-server"
 

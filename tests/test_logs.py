@@ -18,10 +18,11 @@ def kept_loggers() -> Iterator[None]:
     """Logging as it was, whatever a test configures."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    configured = structlog.get_config()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    structlog.configure(**configured)
 
 
 @pytest.mark.usefixtures("kept_loggers")

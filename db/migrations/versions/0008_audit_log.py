@@ -20,7 +20,7 @@ depends_on = None
 # Table: its key, columns that are bookkeeping and count as no change, columns that nobody may read.
 _AUDITED = {
     "users": (["id"], [], []),
-    "user_identities": (["issuer", "subject"], [], []),
+    "user_identities": (["issuer", "subject"], ["groups_said_at"], []),
     "api_tokens": (["id"], ["last_used_at"], ["token_hash"]),
     "groups": (["id"], [], []),
     "group_members": (["group_id", "user_id"], [], []),
