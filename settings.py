@@ -44,6 +44,9 @@ ENDPOINT_VARIABLE: Final = "JUSTIAM_ENDPOINT"
 """Where clients find the service: the commands for people, and Terraform. No setting of the service itself."""
 TOKEN_VARIABLE: Final = "JUSTIAM_TOKEN"  # noqa: S105 - the name of the variable
 """Whom clients act for."""
+SECRETS_VARIABLE: Final = "JUSTIAM_SECRETS_DIRECTORY"
+"""Where secrets are found in files."""
+SECRETS_DIRECTORY: Final = Path(os.environ.get(SECRETS_VARIABLE) or "/run/secrets")
 _SECRET_KEY_MIN_CHARS: Final = 32
 _MASK: Final = "********"
 _HTTP_URL: Final = TypeAdapter(HttpUrl)
@@ -255,6 +258,8 @@ class ProgramSettings(BaseSettings):
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
+        # Where containers find their secrets: a file for each, such as justiam_secret_key. The environment goes first.
+        secrets_dir=str(SECRETS_DIRECTORY) if SECRETS_DIRECTORY.is_dir() else None,
     )
 
     temporal_address: Annotated[str, AfterValidator(_host_and_port)] = Field(
@@ -538,7 +543,7 @@ def _without_client_secrets(issuers: str) -> str:
 
 def unknown_variables() -> list[str]:
     """Variables of the environment that begin like settings and are none: most often misspelt."""
-    known = {_variable(name) for name in _FIELDS} | {ENDPOINT_VARIABLE, TOKEN_VARIABLE}
+    known = {_variable(name) for name in _FIELDS} | {ENDPOINT_VARIABLE, TOKEN_VARIABLE, SECRETS_VARIABLE}
     return sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
 
 

@@ -77,8 +77,8 @@ class Programs:
                 program.process.kill()
                 program.process.wait()
 
-    def start(self, *command: str, **environment: str) -> Program:
-        """`justiam <command>`, with more variables."""
+    def start(self, *command: str, exactly: Mapping[str, str] | None = None, **environment: str) -> Program:
+        """`justiam <command>`, with more variables; or with `exactly` these, where somebody else says which."""
         port, watched = free_port(), free_port()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JUSTIAM_", "OTEL_"))}
         given = {
@@ -97,6 +97,8 @@ class Programs:
                 for name, value in given.items()
                 if name not in {"JUSTIAM_DATABASE_URL", "JUSTIAM_SECRET_KEY", "JUSTIAM_API_PORT"}
             }
+        if exactly is not None:
+            given = {**exactly, "JUSTIAM_API_PORT": str(port), "JUSTIAM_METRICS_PORT": str(watched)}
         log = self.directory / f"{len(self.running)}-{command[0]}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -106,9 +108,9 @@ class Programs:
         self.running.append(program)
         return program
 
-    def start_ready(self, *command: str, **environment: str) -> Program:
+    def start_ready(self, *command: str, exactly: Mapping[str, str] | None = None, **environment: str) -> Program:
         """The same, once it says that it can do its work."""
-        program = self.start(*command, **environment)
+        program = self.start(*command, exactly=exactly, **environment)
 
         def ready() -> bool:
             assert program.process.poll() is None, program.log.read_text()

@@ -14,9 +14,9 @@ from tests.documented import ROOT, VARIABLE, command_problem, known_variables
 
 COMPOSE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: Final[dict[str, dict[str, Any]]] = COMPOSE["services"]
-OURS: Final = [name for name, service in SERVICES.items() if str(service["image"]).startswith("justiam:")]
+OURS: Final = [name for name, service in SERVICES.items() if str(service["image"]).startswith("justiam")]
 ONE_SHOT: Final = {"migrate", "setup-temporal", "temporal-schema", "temporal-namespace"}
-WITHOUT_HEALTH_CHECK: Final = {"script-worker", "worker", "temporal-ui"}
+WITHOUT_HEALTH_CHECK: Final = {"temporal-ui"}
 SECRETS: Final = ("POSTGRES_PASSWORD", "POSTGRES_PWD", "SQL_PASSWORD", "JUSTIAM_SECRET_KEY")
 INTERPOLATED: Final = re.compile(r"(?<!\$)\$\{(\w+)(:\?|:-)?([^}]*)\}")
 
@@ -106,7 +106,11 @@ def test_the_image_is_built_from_the_locks_and_runs_as_nobody_special() -> None:
     assert "--require-hashes" in lines
     assert "requirements/runtime.txt" in lines
     assert re.search(r"^USER [1-9]\d*$", lines, re.MULTILINE)
-    assert SERVICES["api"]["build"] == "."
+    stages = set(re.findall(r"^FROM \S+ AS (\w+)$", lines, re.MULTILINE))
+    for name in OURS:
+        assert SERVICES[name]["build"]["target"] in stages
+    # What a build without a target makes.
+    assert re.findall(r"^FROM \S+ AS (\w+)$", lines, re.MULTILINE)[-1] == "service"
 
 
 def test_the_image_gets_every_package_and_nothing_else() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -132,6 +135,28 @@ class TestEncryptionKeys:
         with pytest.raises(SettingsError, match=f"JUSTIAM_ENCRYPTION_KEYS {problem}") as error:
             load_settings()
         assert "hush" not in str(error.value)
+
+
+def test_secrets_may_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As containers are given them: /run/secrets/justiam_secret_key. The environment goes first."""
+    in_file = "the secret key of the file, which is long enough"
+    (tmp_path / "justiam_secret_key").write_text(in_file + "\n")
+    (tmp_path / "justiam_smtp_password").write_text("hush-hush\n")
+    monkeypatch.setenv("JUSTIAM_SECRETS_DIRECTORY", str(tmp_path))
+    monkeypatch.delenv("JUSTIAM_SECRET_KEY")
+    program = "from settings import load_settings; print(load_settings().secret_key.get_secret_value())"
+
+    def said() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+    monkeypatch.setenv("JUSTIAM_SMTP_HOST", "mail.example.com")
+    monkeypatch.setenv("JUSTIAM_SMTP_FROM", "access@example.com")
+    monkeypatch.setenv("JUSTIAM_SMTP_USERNAME", "justiam")
+    assert said() == in_file
+    monkeypatch.setenv("JUSTIAM_SECRET_KEY", _SECRET_KEY)
+    assert said() == _SECRET_KEY
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from types import FrameType
 from typing import Final
 
@@ -51,5 +52,12 @@ def run(settings: Settings) -> None:
         timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECS,
         timeout_keep_alive=_KEEP_ALIVE_SECS,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Once all is done, uvicorn sends itself the signal again: to have ended as told is no failure.
+        signal.signal(number, _as_told)
     _Server(config, app).run()
     tracing.flush()
+
+
+def _as_told(_: int, __: FrameType | None) -> None:
+    pass
