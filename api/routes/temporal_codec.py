@@ -43,7 +43,7 @@ class EncodedPayloads(BaseModel):
         },
     )
 
-    payloads: Annotated[list[EncodedPayload], Field(max_length=10_000)] = Field(
+    payloads: Annotated[list[EncodedPayload], Field(max_length=1_000)] = Field(
         default_factory=list, description="In the order of the answer."
     )
 

@@ -65,7 +65,10 @@ def test_nobody_waits_whom_the_rules_would_have_refused(populated: str) -> None:
 def test_the_schema_is_as_it_was_and_the_timeline_append_only(populated: str) -> None:
     migrate.check(populated)
     with psycopg.connect(populated, autocommit=True) as connection:
-        enabled = connection.execute("SELECT tgenabled FROM pg_trigger WHERE tgname = 'append_only'").fetchall()
+        enabled = connection.execute(
+            "SELECT tgenabled FROM pg_trigger"
+            " WHERE tgname = 'append_only' AND tgrelid = 'access_request_timeline'::regclass"
+        ).fetchall()
         assert enabled == [("O",)]
         with pytest.raises(psycopg.errors.IntegrityConstraintViolation):
             connection.execute("DELETE FROM access_request_timeline")

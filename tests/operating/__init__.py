@@ -1,0 +1,1 @@
+"""What docs/operating.md has operators do."""

