@@ -122,3 +122,13 @@ def test_code_can_be_read(page: Path) -> None:
     for block in blocks(page, "sh"):
         checked = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
         assert checked.returncode == 0, checked.stderr
+
+
+def test_every_threat_names_tests_that_there_are() -> None:
+    rows = re.findall(r"^\| (?!what somebody|---)(.+) \|$", (ROOT / "docs/security.md").read_text(), re.MULTILINE)
+    assert len(rows) > 25
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        assert named, row
+        for path, name in named:
+            assert re.search(rf"def {name}\(", (ROOT / path).read_text()), f"{path}::{name}"
