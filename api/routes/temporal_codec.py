@@ -76,7 +76,8 @@ class CodecCors(CORSMiddleware):
             app,
             allow_origins=[_origin(temporal_ui_url)] if temporal_ui_url else [],
             allow_methods=["POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Namespace"],
+            # Beside the access token the UI sends its ID token, which nobody here reads.
+            allow_headers=["Authorization", "Authorization-Extras", "Content-Type", "X-Namespace"],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
