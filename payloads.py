@@ -28,12 +28,15 @@ _KEY_ID_BYTES: Final = 8
 _NONCE_BYTES: Final = 12
 
 
-class PayloadUnreadable(Exception):
-    """A payload was encrypted under a key that is not set, or was changed since."""
+class PayloadUnreadable(RuntimeError):
+    """A payload was encrypted under a key that is not set, or was changed since.
+
+    A RuntimeError, as everything that comes between us and Temporal: who waits for Temporal waits for the key as well.
+    """
 
 
 class EncryptedPayloads(PayloadCodec):
-    """Encrypts and decrypts payloads, each as a whole with its metadata."""
+    """Encrypts and decrypts payloads, each as a whole with its metadata. Without keys, says which key is missing."""
 
     def __init__(self, keys: Sequence[SecretStr]) -> None:
         self._ciphers: dict[bytes, AESGCM] = {}
@@ -42,11 +45,19 @@ class EncryptedPayloads(PayloadCodec):
                 key.get_secret_value().encode()
             )
             self._ciphers[derived[_KEY_BYTES:].hex().encode()] = AESGCM(derived[:_KEY_BYTES])
-        self._first = next(iter(self._ciphers))
+        self._first = next(iter(self._ciphers), None)
+
+    @property
+    def key_id(self) -> str:
+        """Which key encrypts; empty where none does. Tells nothing of the key."""
+        return (self._first or b"").decode()
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Encrypt under the first key."""
-        return [self._encrypt(payload) for payload in payloads]
+        """Encrypt under the first key, where there is one."""
+        if self._first is None:
+            return list(payloads)
+        cipher = self._ciphers[self._first]
+        return [_encrypted(payload, self._first, cipher) for payload in payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Decrypt what is encrypted, and pass on what is not.
@@ -58,11 +69,6 @@ class EncryptedPayloads(PayloadCodec):
             self._decrypt(payload) if payload.metadata.get("encoding") == ENCODING else payload for payload in payloads
         ]
 
-    def _encrypt(self, payload: Payload) -> Payload:
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._ciphers[self._first].encrypt(nonce, payload.SerializeToString(), _bound_to(self._first))
-        return Payload(metadata={"encoding": ENCODING, _KEY_ID: self._first}, data=nonce + sealed)
-
     def _decrypt(self, payload: Payload) -> Payload:
         key_id = payload.metadata.get(_KEY_ID, b"")
         cipher = self._ciphers.get(key_id)
@@ -70,7 +76,7 @@ class EncryptedPayloads(PayloadCodec):
             named = key_id[: 2 * _KEY_ID_BYTES].decode("ascii", errors="replace")
             raise PayloadUnreadable(
                 f"A payload was encrypted under the key {named}, which is not among "
-                "JUSTIAM_TEMPORAL_ENCRYPTION_KEYS. Set that key again, after the one that encrypts now."
+                "JUSTIAM_TEMPORAL_ENCRYPTION_KEYS. Set that key as well, after the one that encrypts."
             )
         try:
             return Payload.FromString(
@@ -78,6 +84,12 @@ class EncryptedPayloads(PayloadCodec):
             )
         except (InvalidTag, ValueError):
             raise PayloadUnreadable("A payload was changed after it was encrypted.") from None
+
+
+def _encrypted(payload: Payload, key_id: bytes, cipher: AESGCM) -> Payload:
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    sealed = cipher.encrypt(nonce, payload.SerializeToString(), _bound_to(key_id))
+    return Payload(metadata={"encoding": ENCODING, _KEY_ID: key_id}, data=nonce + sealed)
 
 
 def _bound_to(key_id: bytes) -> bytes:

@@ -46,14 +46,14 @@ async def connect(settings: ProgramSettings, *, lazy: bool = False) -> Client:
 
 def data_converter(settings: ProgramSettings) -> DataConverter:
     """How what is said to Temporal is written: encrypted where there are keys for it."""
-    if not settings.temporal_encryption_keys:
-        return pydantic_data_converter
-    return dataclasses.replace(
-        pydantic_data_converter,
-        payload_codec=EncryptedPayloads(settings.temporal_encryption_keys),
-        # What went wrong can say what somebody wrote.
-        failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
+    # Without keys as well: what other programs encrypted is then refused with what to do about it.
+    converter = dataclasses.replace(
+        pydantic_data_converter, payload_codec=EncryptedPayloads(settings.temporal_encryption_keys)
     )
+    if not settings.temporal_encryption_keys:
+        return converter
+    # What went wrong can say what somebody wrote.
+    return dataclasses.replace(converter, failure_converter_class=DefaultFailureConverterWithEncodedAttributes)
 
 
 def tls(settings: ProgramSettings) -> TLSConfig | bool:

@@ -13,6 +13,7 @@ from temporalio.client import (
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
     ScheduleIntervalSpec,
+    ScheduleListDescription,
     ScheduleOverlapPolicy,
     SchedulePolicy,
     ScheduleSpec,
@@ -22,6 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from db.database import Connection, Database
 from domain.tasks import ScheduleType, TaskInput
+from payloads import EncryptedPayloads, PayloadUnreadable
 from workflows import names
 from workflows.task_run import ScheduledTaskWorkflow
 
@@ -114,10 +116,10 @@ async def ensure_all(db: Database, client: Client) -> list[str]:
     there: dict[str, str] = {}
     async for schedule in await client.list_schedules(rpc_timeout=_CALL):
         if schedule.id.startswith(names.SCHEDULE_PREFIX):
-            there[schedule.id] = str((await schedule.memo()).get(_VERSION, ""))
+            there[schedule.id] = await _made_from(schedule)
     mended = []
     for name, plan in wanted.items():
-        if there.get(name) != plan.version:
+        if there.get(name) != _version(client, plan):
             await _put(client, plan)
             mended.append(name)
     for name in there.keys() - wanted.keys():
@@ -141,12 +143,32 @@ async def next_runs(client: Client, task_id: UUID) -> list[datetime]:
     return [] if described.schedule.state.paused else list(described.info.next_action_times)
 
 
+def _version(client: Client, plan: Plan) -> str:
+    """What a Schedule is made from: the task, and the key that encrypts what the Schedule hands its workflows.
+
+    A Schedule outlives every history. Were it not made anew under a new key, the old one could never be taken away.
+    """
+    codec = client.data_converter.payload_codec
+    return f"{plan.version} {codec.key_id}".rstrip() if isinstance(codec, EncryptedPayloads) else plan.version
+
+
+async def _made_from(schedule: ScheduleListDescription) -> str:
+    try:
+        return str((await schedule.memo()).get(_VERSION, ""))
+    except PayloadUnreadable:
+        # Its workflows could not read what it hands them either: it is made anew.
+        return ""
+
+
 async def _put(client: Client, plan: Plan) -> None:
     # Made anew rather than changed: its memo, which says what it was made from, cannot be changed.
     await _delete(client, names.schedule_id(plan.task_id))
     try:
         await client.create_schedule(
-            names.schedule_id(plan.task_id), plan.schedule(), memo={_VERSION: plan.version}, rpc_timeout=_CALL
+            names.schedule_id(plan.task_id),
+            plan.schedule(),
+            memo={_VERSION: _version(client, plan)},
+            rpc_timeout=_CALL,
         )
     except ScheduleAlreadyRunningError:
         # Another worker was quicker, with what the record said then; the next look compares.

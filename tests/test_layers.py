@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "deliveries": {"domain"},
     "script_tasks": {"domain"},
     "workflows": {"domain"},
-    "activities": {"db", "deliveries", "domain", "script_tasks", "telemetry", "workflows"},
+    "activities": {"db", "deliveries", "domain", "payloads", "script_tasks", "telemetry", "workflows"},
     "api": {
         "activities",
         "db",

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, TimeoutError, TimeoutType  # noqa: A004 - Temporal's own
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, TimeoutType  # noqa: A004 - Temporal's own
 
 from domain.tasks import BLOCK_SECS, RunResult, ScriptOrder
 from workflows import names
@@ -60,4 +60,7 @@ def unanswered(error: ActivityError) -> tuple[str, bool]:
                 return "The script worker died while the script ran.", True
             case _:
                 return "It was not finished in time, or no script worker took it.", True
+    if isinstance(cause, ApplicationError) and cause.type is None and cause.cause is not None:
+        # The SDK's own words, of an order that could not be read, say less than what is behind them: a missing key.
+        cause = cause.cause
     return str(cause or error), True

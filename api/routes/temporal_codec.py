@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import structlog
 from fastapi import APIRouter
@@ -55,8 +56,6 @@ async def decode_payloads(sent: EncodedPayloads, caller: RequestsManager, settin
     Set the UI's codec endpoint to this path without `/decode`, and have it pass the user's access token.
     """
     _log.info("payloads_decrypted", count=len(sent.payloads), by=str(caller.id))
-    if not settings.temporal_encryption_keys:
-        return sent
     try:
         return _said(await EncryptedPayloads(settings.temporal_encryption_keys).decode(_heard(sent)))
     except PayloadUnreadable as error:
@@ -66,8 +65,6 @@ async def decode_payloads(sent: EncodedPayloads, caller: RequestsManager, settin
 @router.post("/encode", summary="Encrypt payloads", responses=refusals("forbidden"))
 async def encode_payloads(sent: EncodedPayloads, _: RequestsManager, settings: AppSettings) -> EncodedPayloads:
     """Needs `access_requests.manage`. For signals that are sent from the Temporal UI."""
-    if not settings.temporal_encryption_keys:
-        return sent
     return _said(await EncryptedPayloads(settings.temporal_encryption_keys).encode(_heard(sent)))
 
 
@@ -77,9 +74,10 @@ class CodecCors(CORSMiddleware):
     def __init__(self, app: ASGIApp, temporal_ui_url: str | None) -> None:
         super().__init__(
             app,
-            allow_origins=[temporal_ui_url] if temporal_ui_url else [],
+            allow_origins=[_origin(temporal_ui_url)] if temporal_ui_url else [],
             allow_methods=["POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Namespace"],
+            # Beside the access token the UI sends its ID token, which nobody here reads.
+            allow_headers=["Authorization", "Authorization-Extras", "Content-Type", "X-Namespace"],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,6 +86,12 @@ class CodecCors(CORSMiddleware):
             await super().__call__(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+
+def _origin(url: str) -> str:
+    """As browsers name it: the UI may be below a path of its host."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _heard(sent: EncodedPayloads) -> list[Payload]:

@@ -14,6 +14,7 @@ from cli.dev.temporal import NAMESPACE, TemporalDevServer
 from workflows.names import SCRIPT_TASK_QUEUE, TASK_QUEUE
 
 _HTTP_TIMEOUT_SECS: Final = 3.0
+_TEMPORAL_KEYS: Final = "JUSTIAM_TEMPORAL_ENCRYPTION_KEYS"
 
 
 class Worker(Program):
@@ -46,8 +47,12 @@ class ScriptWorker(Program):
     def __init__(self, log_file: Path, temporal: TemporalDevServer, api_url: str, cache: Path) -> None:
         super().__init__(log_file)
         self._temporal = temporal
-        # As in production: no database, no keys.
-        others = {name: value for name, value in os.environ.items() if not name.startswith("JUSTIAM_")}
+        # As in production: no database, and no keys but those of what Temporal hands it.
+        others = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("JUSTIAM_") or name == _TEMPORAL_KEYS
+        }
         self.environment = others | {
             "JUSTIAM_TEMPORAL_ADDRESS": temporal.address,
             "JUSTIAM_TEMPORAL_NAMESPACE": NAMESPACE,

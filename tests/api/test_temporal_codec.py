@@ -25,7 +25,9 @@ PLAIN = Payload(metadata={"encoding": b"json/plain"}, data=b'{"comment": "why"}'
 @pytest.fixture(scope="module")
 async def encrypted_house(new_database: Callable[[], AbstractContextManager[str]]) -> AsyncIterator[House]:
     with new_database() as url:
-        settings = houses.settings(url).model_copy(update={"temporal_encryption_keys": (KEY,), "temporal_ui_url": UI})
+        settings = houses.settings(url).model_copy(
+            update={"temporal_encryption_keys": (KEY,), "temporal_ui_url": f"{UI}/ui"}
+        )
         async with houses.open_house(url, create_app(settings)) as house:
             yield house
 
@@ -69,7 +71,11 @@ async def test_a_payload_that_was_changed_is_said_to_be(encrypted_house: House) 
 
 
 async def test_a_browser_is_let_in_from_the_temporal_ui_alone(encrypted_house: House) -> None:
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-namespace"}
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        # As the UI sends them; in a preflight, sorted.
+        "Access-Control-Request-Headers": "authorization,authorization-extras,content-type,x-namespace",
+    }
     path = "/temporal-codec/decode"
     theirs = await encrypted_house.call("OPTIONS", path, headers={"Origin": UI, **asked})
     assert theirs.status_code == 200

@@ -31,10 +31,10 @@ _ZONE: Final = "Europe/Paris"
 
 
 @contextmanager
-def served(chosen: Settings) -> Iterator[str]:
-    """The API in a thread of its own, at the address that is given."""
+def served(chosen: Settings, **options: Any) -> Iterator[str]:
+    """The API in a thread of its own, at the address that is given; over TLS where uvicorn's options say so."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(lambda: create_app(chosen), factory=True, log_config=None))
+    server = uvicorn.Server(uvicorn.Config(lambda: create_app(chosen), factory=True, log_config=None, **options))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
@@ -43,7 +43,8 @@ def served(chosen: Settings) -> Iterator[str]:
             assert thread.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        scheme = "https" if "ssl_certfile" in options else "http"
+        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
