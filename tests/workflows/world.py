@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
@@ -177,9 +177,9 @@ class World:
         key = id or str(uuid4())
         try:
             while True:
-                # An update that is under way when its workflow task is lost is forgotten by the server. A client
-                # repeats what was not answered, with its id.
-                with contextlib.suppress(TimeoutError):
+                # An update that is under way when its workflow task is lost is forgotten by the server, or refused with
+                # the task. A client repeats what was not answered, with its id.
+                with contextlib.suppress(TimeoutError), _without_lost_tasks():
                     async with asyncio.timeout(ANSWER_SECS):
                         state: RequestState = await self.handle(request_id).execute_update(
                             action.value, decision, id=key, result_type=RequestState
@@ -236,6 +236,15 @@ class World:
                 await self.handle(request_id).terminate("the test is over")
 
         await asyncio.gather(*(end(row["id"]) for row in rows))
+
+
+@contextlib.contextmanager
+def _without_lost_tasks() -> Iterator[None]:
+    try:
+        yield
+    except RPCError as error:
+        if error.status is not RPCStatusCode.FAILED_PRECONDITION:
+            raise
 
 
 def _typed(error: WorkflowUpdateFailedError) -> AccessError:
