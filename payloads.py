@@ -12,20 +12,18 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadCodec
+
+from ciphers import NONCE_BYTES, derive
 
 ENCODING: Final = b"binary/encrypted"
 """The `encoding` of an encrypted payload, by which Temporal's tools know one."""
 _KEY_ID: Final = "encryption-key-id"
 _CIPHER: Final = b"AES-256-GCM"
 _PURPOSE: Final = b"justiam temporal payloads v1"
-_KEY_BYTES: Final = 32
-_KEY_ID_BYTES: Final = 8
-_NONCE_BYTES: Final = 12
+_LONGEST_KEY_ID: Final = 16
 
 
 class PayloadUnreadable(RuntimeError):
@@ -41,10 +39,8 @@ class EncryptedPayloads(PayloadCodec):
     def __init__(self, keys: Sequence[SecretStr]) -> None:
         self._ciphers: dict[bytes, AESGCM] = {}
         for key in keys:
-            derived = HKDF(algorithm=SHA256(), length=_KEY_BYTES + _KEY_ID_BYTES, salt=None, info=_PURPOSE).derive(
-                key.get_secret_value().encode()
-            )
-            self._ciphers[derived[_KEY_BYTES:].hex().encode()] = AESGCM(derived[:_KEY_BYTES])
+            key_id, cipher = derive(key.get_secret_value(), _PURPOSE)
+            self._ciphers[key_id.hex().encode()] = cipher
         self._first = next(iter(self._ciphers), None)
 
     @property
@@ -73,21 +69,21 @@ class EncryptedPayloads(PayloadCodec):
         key_id = payload.metadata.get(_KEY_ID, b"")
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            named = key_id[: 2 * _KEY_ID_BYTES].decode("ascii", errors="replace")
+            named = key_id[:_LONGEST_KEY_ID].decode("ascii", errors="replace")
             raise PayloadUnreadable(
                 f"A payload was encrypted under the key {named}, which is not among "
                 "JUSTIAM_TEMPORAL_ENCRYPTION_KEYS. Set that key as well, after the one that encrypts."
             )
         try:
             return Payload.FromString(
-                cipher.decrypt(payload.data[:_NONCE_BYTES], payload.data[_NONCE_BYTES:], _bound_to(key_id))
+                cipher.decrypt(payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:], _bound_to(key_id))
             )
         except (InvalidTag, ValueError):
             raise PayloadUnreadable("A payload was changed after it was encrypted.") from None
 
 
 def _encrypted(payload: Payload, key_id: bytes, cipher: AESGCM) -> Payload:
-    nonce = secrets.token_bytes(_NONCE_BYTES)
+    nonce = secrets.token_bytes(NONCE_BYTES)
     sealed = cipher.encrypt(nonce, payload.SerializeToString(), _bound_to(key_id))
     return Payload(metadata={"encoding": ENCODING, _KEY_ID: key_id}, data=nonce + sealed)
 

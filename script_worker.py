@@ -10,7 +10,6 @@ from typing import Final
 import httpx
 import structlog
 from temporalio.client import Client
-from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 import logs
@@ -26,7 +25,6 @@ _log = structlog.get_logger(__name__)
 
 _GRACE: Final = timedelta(seconds=10)
 """A script that still runs when the worker has to stop has this long; then it is killed."""
-_RECONNECT_SECS: Final = 2.0
 _PATIENCE_SECS: Final = 2.0
 """How long Temporal may take to say that it is there."""
 
@@ -47,7 +45,7 @@ async def main(settings: ScriptWorkerSettings) -> None:
 
 async def _run(settings: ScriptWorkerSettings) -> None:
     harden_this_process()
-    client = await _connect(settings)
+    client = await temporal_client.connect_in_time(settings)
     # What is set for the machine's other programs (a proxy, say) is nothing that the API's answers should pass through.
     async with (
         httpx.AsyncClient(base_url=settings.script_api_url, trust_env=False) as http,
@@ -66,12 +64,7 @@ async def _run(settings: ScriptWorkerSettings) -> None:
 
 
 async def _missing(client: Client) -> list[str]:
-    try:
-        async with asyncio.timeout(_PATIENCE_SECS):
-            serves = await client.service_client.check_health()
-    except (RPCError, RuntimeError, TimeoutError):
-        serves = False
-    return [] if serves else ["temporal"]
+    return [] if await temporal_client.is_reachable(client, _PATIENCE_SECS) else ["temporal"]
 
 
 def worker(client: Client, http: httpx.AsyncClient, settings: ScriptWorkerSettings) -> Worker:
@@ -86,12 +79,3 @@ def worker(client: Client, http: httpx.AsyncClient, settings: ScriptWorkerSettin
         default_heartbeat_throttle_interval=timedelta(seconds=2),
         graceful_shutdown_timeout=_GRACE,
     )
-
-
-async def _connect(settings: ScriptWorkerSettings) -> Client:
-    while True:
-        try:
-            return await temporal_client.connect(settings)
-        except RuntimeError as error:
-            _log.warning("temporal_unreachable", address=settings.temporal_address, error=str(error))
-            await asyncio.sleep(_RECONNECT_SECS)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import socket
 from functools import cache
 from typing import Final
 
+import structlog
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-from temporalio.service import TLSConfig
+from temporalio.service import RPCError, TLSConfig
 
 from payloads import EncryptedPayloads
 from settings import ProgramSettings
 from telemetry import tracing
 
+_log = structlog.get_logger(__name__)
+
+UNREACHABLE: Final = (RPCError, RuntimeError, TimeoutError)
+"""How a call to Temporal fails that had no answer. RuntimeError is what its client raises where it cannot connect."""
 _LOOPBACK: Final = "127.0.0.1"
+_RECONNECT_SECS: Final = 2.0
 
 
 async def connect(settings: ProgramSettings, *, lazy: bool = False) -> Client:
@@ -42,6 +49,29 @@ async def connect(settings: ProgramSettings, *, lazy: bool = False) -> Client:
         runtime=None if settings.metrics_port is None else _measured(metrics_port()),
         lazy=lazy,
     )
+
+
+async def connect_in_time(settings: ProgramSettings) -> Client:
+    """A client, once Temporal can be reached, however long that takes.
+
+    Raises:
+        OSError: a file that the settings name cannot be read.
+    """
+    while True:
+        try:
+            return await connect(settings)
+        except RuntimeError as error:
+            _log.warning("temporal_unreachable", address=settings.temporal_address, error=str(error))
+            await asyncio.sleep(_RECONNECT_SECS)
+
+
+async def is_reachable(client: Client, patience_secs: float) -> bool:
+    """Whether Temporal serves, as it says itself within this time."""
+    try:
+        async with asyncio.timeout(patience_secs):
+            return await client.service_client.check_health()
+    except UNREACHABLE:
+        return False
 
 
 def data_converter(settings: ProgramSettings) -> DataConverter:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -52,7 +52,6 @@ _SCHEDULES_EVERY: Final = 30.0
 """Seconds between two looks whether Temporal has the Schedules of tasks that the record says."""
 _DISPATCH_EVERY: Final = 1.0
 """Seconds between two looks for runs that are due: two reads by an index that is empty most of the time."""
-_RECONNECT_EVERY: Final = 2.0
 _PATIENCE_SECS: Final = 2.0
 """How long a store may take to say that it is there."""
 
@@ -78,7 +77,8 @@ async def connected(settings: Settings, *, wait: bool) -> AsyncIterator[Stores]:
         RuntimeError: Temporal cannot be reached, and `wait` is false.
     """
     async with Database(settings.database_url.get_secret_value(), max_connections=settings.database_pool_max) as db:
-        client = await _connect(settings, wait=wait)
+        connect = temporal_client.connect_in_time if wait else temporal_client.connect
+        client = await connect(settings)
         yield Stores(db, client, ProofKey(settings.secret_key.get_secret_value()))
 
 
@@ -119,12 +119,14 @@ async def observed(stores: Stores, settings: Settings) -> AsyncIterator[None]:
     """Tell operators how the worker is, as long as the block lasts."""
 
     async def missing() -> list[str]:
-        database, temporal = await asyncio.gather(_answers(stores.db), _serves(stores.client))
-        return [*([] if database else ["database"]), *([] if temporal else ["temporal"])]
+        problem, serves = await asyncio.gather(
+            stores.db.problem(_PATIENCE_SECS), temporal_client.is_reachable(stores.client, _PATIENCE_SECS)
+        )
+        return [*(["database"] if problem else []), *([] if serves else ["temporal"])]
 
     async def refresh() -> None:
         async with stores.db.connection() as connection:
-            metrics.show_record(await overview.figures(connection), datetime.now(UTC))
+            metrics.show_record(await overview.figures(connection))
 
     metrics.watch_pool(stores.db)
     async with serving.serving(
@@ -135,23 +137,6 @@ async def observed(stores: Stores, settings: Settings) -> AsyncIterator[None]:
         temporal_port=temporal_client.metrics_port(),
     ):
         yield
-
-
-async def _answers(db: Database) -> bool:
-    try:
-        async with asyncio.timeout(_PATIENCE_SECS), db.connection() as connection:
-            await connection.execute("SELECT 1")
-    except (DatabaseError, PoolTimeout, OSError):
-        return False
-    return True
-
-
-async def _serves(client: Client) -> bool:
-    try:
-        async with asyncio.timeout(_PATIENCE_SECS):
-            return await client.service_client.check_health()
-    except (RPCError, RuntimeError, TimeoutError):
-        return False
 
 
 def worker(stores: Stores, settings: Settings) -> Worker:
@@ -187,7 +172,7 @@ async def setup_temporal(settings: Settings) -> list[str]:
         RuntimeError: Temporal cannot be reached.
         RPCError: Temporal refuses.
     """
-    return await setup.ensure(await _connect(settings, wait=False), timedelta(seconds=settings.sweep_interval_secs))
+    return await setup.ensure(await temporal_client.connect(settings), timedelta(seconds=settings.sweep_interval_secs))
 
 
 async def sweep(settings: Settings) -> SweepReport:
@@ -210,17 +195,6 @@ async def audit(settings: Settings) -> AuditReport:
     """
     async with connected(settings, wait=False) as stores:
         return await auditing.audit(stores.db, stores.client)
-
-
-async def _connect(settings: Settings, *, wait: bool) -> Client:
-    while True:
-        try:
-            return await temporal_client.connect(settings)
-        except RuntimeError as error:
-            if not wait:
-                raise
-            _log.warning("temporal_unreachable", address=settings.temporal_address, error=str(error))
-            await asyncio.sleep(_RECONNECT_EVERY)
 
 
 async def _repeat(chore: str, every_secs: float, work: Callable[[], Awaitable[object]]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -30,6 +30,8 @@ from workflows import names
 from workflows.access_request import AccessRequestWorkflow
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _CALL: Final = timedelta(seconds=10)
 _OVERDUE: Final = timedelta(seconds=60)
@@ -286,10 +288,10 @@ async def _expire(db: Database, proofs: ProofKey, row: dict[str, Any]) -> Reques
     return (await transitions.apply(db, proofs, transition, trust_claimed_actors=False)).state
 
 
-async def _each(items: list[Any], repair: Callable[[Any], Awaitable[None]], report: SweepReport, counter: str) -> None:
+async def _each(items: list[T], repair: Callable[[T], Awaitable[None]], report: SweepReport, counter: str) -> None:
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(item: Any) -> None:  # noqa: ANN401 - rows and ids alike
+    async def one(item: T) -> None:
         async with slots:
             try:
                 await repair(item)

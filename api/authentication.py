@@ -38,7 +38,7 @@ class _KnownCaller(SecurityBase):
         """
         token = _bearer_token(request.headers.getlist("authorization"))
         person = await person_behind(request, request.app.state.database, token)
-        admit(request, person)
+        take_call(request, person)
         return person
 
 
@@ -80,7 +80,7 @@ DirectoryReader = Annotated[Person, requires(Permission.DIRECTORY, Permission.RE
 """A caller who may see everybody: whoever manages the directory or the requests."""
 
 
-def admit(request: Request, person: Person) -> None:
+def take_call(request: Request, person: Person) -> None:
     """Take a call of `person`: counted, and remembered as theirs for whatever it changes.
 
     Raises:

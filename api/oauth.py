@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Final
 from urllib.parse import parse_qsl, unquote_plus
 
 import psycopg
@@ -68,7 +68,7 @@ class Form(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return self._fields[name][0]
 
-    def __iter__(self) -> Any:  # noqa: ANN401 - Iterator[str]
+    def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
 
     def __len__(self) -> int:

@@ -29,6 +29,7 @@ from domain.proofs import ProofKey
 from domain.states import Action
 from domain.transitions import AccessRequestInput, Decision, RequestState
 from settings import Settings
+from temporal_client import UNREACHABLE
 from workflows.access_request import AccessRequestWorkflow
 
 _log = structlog.get_logger(__name__)
@@ -44,8 +45,6 @@ _ATTEMPTS: Final = 3
 _DROPPED: Final = frozenset({RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION})
 """How Temporal answers an update that arrived while its workflow's last task was under way, and one whose workflow
 task was refused, because a signal came in between, say."""
-_UNREACHABLE: Final = (RPCError, RuntimeError, TimeoutError)
-"""How a call to Temporal fails that had no answer. RuntimeError is what its client raises where it cannot connect."""
 
 
 class Orchestrator:
@@ -69,7 +68,7 @@ class Orchestrator:
         try:
             async with _at_most(_START):
                 await processes.start(self._connected, head, rpc_timeout=_START)
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             _log.warning("workflow_not_started", request_id=str(head.id), error=_said(error))
 
     async def decide(
@@ -107,7 +106,7 @@ class Orchestrator:
                 raise refusal(error.cause.type, error.cause.message) from error
             # The workflow went away under the decision: terminated or reset by an operator.
             raise _unavailable() from error
-        except (WorkflowUpdateRPCTimeoutOrCancelledError, *_UNREACHABLE) as error:
+        except (WorkflowUpdateRPCTimeoutOrCancelledError, *UNREACHABLE) as error:
             _log.warning("decision_unanswered", request_id=str(head.id), action=action.value, error=_said(error))
             raise _unavailable() from error
 
@@ -151,7 +150,7 @@ class Orchestrator:
                     rpc_timeout=self._timeout,
                     **head.start_options,
                 )
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             raise _unavailable() from error
 
     async def reconcile(self, request_ids: Iterable[UUID]) -> None:
@@ -174,7 +173,7 @@ class Orchestrator:
         try:
             async with _at_most(_START):
                 await dispatching.start_run(self._connected, run_id, rpc_timeout=_START)
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             _log.warning("run_not_started", run_id=str(run_id), error=_said(error))
 
     async def keep_schedule(self, db: Database, task_id: UUID) -> None:
@@ -182,7 +181,7 @@ class Orchestrator:
         try:
             async with db.connection() as connection, _at_most(self._timeout):
                 await schedules.bring_up_to_date(connection, self._connected, task_id)
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             _log.warning("schedule_not_kept", task_id=str(task_id), error=_said(error))
 
     async def next_runs(self, task_id: UUID) -> list[datetime]:
@@ -194,18 +193,14 @@ class Orchestrator:
         try:
             async with _at_most(self._timeout):
                 return await schedules.next_runs(self._connected, task_id)
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             raise OrchestratorUnavailable(
                 "Temporal, which keeps the times, does not answer. Try again in a moment."
             ) from error
 
     async def is_reachable(self, patience_secs: float) -> bool:
         """Whether Temporal serves, as it says itself within this time."""
-        try:
-            async with asyncio.timeout(patience_secs):
-                return await self._connected.service_client.check_health()
-        except _UNREACHABLE:
-            return False
+        return await temporal_client.is_reachable(self._connected, patience_secs)
 
     @property
     def _connected(self) -> Client:

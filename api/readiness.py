@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final, Literal
 
-import psycopg
 import structlog
 from pydantic import BaseModel
 
@@ -55,18 +55,15 @@ class Readiness:
         missing: list[Missing] = [*self._missing, *(("draining",) if self._draining else ())]
         return Ready(status="not ready" if missing else "ready", missing=missing)
 
-    async def missing(self) -> list[str]:
+    async def missing(self) -> Sequence[str]:
         """What is missing, for who watches programs of every kind."""
-        return [*(await self.look()).missing]
+        return (await self.look()).missing
 
     async def _database_answers(self) -> bool:
-        try:
-            async with asyncio.timeout(_PATIENCE_SECS), self._database.connection() as connection:
-                await connection.execute("SELECT 1")
-        except (psycopg.Error, OSError) as error:
-            _log.warning("not_ready", missing="database", error=str(error) or repr(error))
-            return False
-        return True
+        problem = await self._database.problem(_PATIENCE_SECS)
+        if problem is not None:
+            _log.warning("not_ready", missing="database", error=problem)
+        return problem is None
 
     async def _temporal_answers(self) -> bool:
         if await self._temporal.is_reachable(_PATIENCE_SECS):

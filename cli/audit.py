@@ -6,7 +6,7 @@ import asyncio
 import csv
 import json
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -101,7 +101,6 @@ def export_log(
     written_as: Annotated[Format, typer.Option("--format", help="One JSON object a line, or CSV.")] = Format.JSONL,
 ) -> None:
     """Write the audit log to standard output, oldest entry first."""
-    from datetime import UTC
 
     def in_utc(moment: datetime | None) -> datetime | None:
         return None if moment is None else moment.replace(tzinfo=UTC)
@@ -123,6 +122,8 @@ def export_log(
 
 
 def _row(entry: AuditEntry) -> list[str]:
+    from domain.text import in_a_cell
+
     values = [
         str(entry.id),
         entry.at.isoformat(),
@@ -135,8 +136,7 @@ def _row(entry: AuditEntry) -> list[str]:
         "" if entry.after is None else json.dumps(entry.after),
         entry.hash,
     ]
-    # A spreadsheet would take it for a formula.
-    return ["'" + value if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value for value in values]
+    return [in_a_cell(value) for value in values]
 
 
 def _anchor(given: str | None, exported: Path | None) -> tuple[int, str] | None:

@@ -35,8 +35,13 @@ def acting(actor: str) -> Iterator[None]:
 async def told(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
     """A transaction, on a connection without one, that knows who acts."""
     async with connection.transaction():
-        await connection.execute(SET, known())
+        await tell(connection)
         yield
+
+
+async def tell(connection: AsyncConnection[Any]) -> None:
+    """Tell the transaction that a connection is in."""
+    await connection.execute(SET, known())
 
 
 def known() -> list[str]:

@@ -143,7 +143,7 @@ class Database:
     async def administration(self) -> AsyncIterator[Connection]:
         """A transaction for changes that the audit log has, without a session: it is told who acts."""
         async with self.transaction() as connection:
-            await connection.execute(acting.SET, acting.known())
+            await acting.tell(connection)
             yield connection
 
     @asynccontextmanager
@@ -151,6 +151,15 @@ class Database:
         """A SQLModel session inside one transaction: committed at the end of the block."""
         async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
             yield session
+
+    async def problem(self, patience_secs: float) -> str | None:
+        """Why no statement is answered within this time; None: one is."""
+        try:
+            async with asyncio.timeout(patience_secs), self.connection() as connection:
+                await connection.execute("SELECT 1")
+        except (psycopg.Error, OSError) as error:
+            return str(error) or repr(error)
+        return None
 
     def statistics(self) -> Mapping[str, int]:
         """The pool at this moment, by psycopg's names (`pool_size`, `pool_available`, `requests_waiting`, …)."""

@@ -161,7 +161,7 @@ async def unlink(db: Database, issuer: str, subject: str) -> None:
     """
     async with db.session() as session:
         async with driver_connection(session) as connection:
-            await connection.execute(acting.SET, acting.known())
+            await acting.tell(connection)
             rows = await connection.execute(
                 "DELETE FROM user_identities WHERE issuer = %s AND subject = %s RETURNING user_id", [issuer, subject]
             )
@@ -266,7 +266,7 @@ async def _follow(db: Database, identity: Identity, said: GroupsSaid) -> GroupsF
     """
     async with db.session() as session:
         async with driver_connection(session) as connection:
-            await connection.execute(acting.SET, acting.known())
+            await acting.tell(connection)
             rows = await connection.execute(
                 """
                 UPDATE user_identities SET groups_said_at = %(at)s

@@ -109,17 +109,18 @@ async def overview(connection: Connection) -> Overview:
     )
 
 
-async def figures(connection: Connection) -> dict[str, int | datetime | None]:
+async def figures(connection: Connection) -> dict[str, float]:
     """What is open at this moment, for whoever watches the service. One statement, by indexes of what is open.
 
     Returns:
-        `pending`, `oldest_pending`, `grants`, `overdue` (grants whose time is up, not written down yet) and
-        `waiting_deliveries`.
+        `pending`, `oldest_pending_secs` (0: none is), `grants`, `overdue` (grants whose time is up, not written down
+        yet) and `waiting_deliveries`.
     """
     rows = await connection.execute(
         """
         SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
-               min(created_at) FILTER (WHERE status = 'pending') AS oldest_pending,
+               coalesce(extract(epoch FROM now() - min(created_at) FILTER (WHERE status = 'pending')), 0)::float8
+                   AS oldest_pending_secs,
                count(*) FILTER (WHERE status = 'approved' AND expires_at > now()) AS grants,
                count(*) FILTER (WHERE status = 'approved' AND expires_at <= now()) AS overdue,
                (SELECT count(*) FROM deliveries WHERE dispatch_at IS NOT NULL AND not_before <= now())

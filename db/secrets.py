@@ -14,13 +14,12 @@ from uuid import UUID, uuid4
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import BaseModel, Field, SecretStr
 from sqlalchemy import func
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from ciphers import NONCE_BYTES, derive
 from db.database import Connection, Database
 from db.paging import Page, Position, newest_first
 from db.tables import ScheduledTask, Secret
@@ -31,11 +30,9 @@ from domain.secrets import NewSecret, SecretChange
 
 _PURPOSE: Final = b"justiam secrets at rest v1"
 """A key of its own for this purpose, so that no other use of the same text can stand in for it."""
-_KEY_BYTES: Final = 32
 _VERSION: Final = b"\x01"
 _KEY_ID_BYTES: Final = 8
 _HEADER_BYTES: Final = len(_VERSION) + _KEY_ID_BYTES
-_NONCE_BYTES: Final = 12
 _ROTATED_AT_ONCE: Final = 100
 _NAME_TAKEN: Final = {"uq_secrets_name": "Another secret has this name."}
 
@@ -52,10 +49,8 @@ class SecretVault:
     def __init__(self, secret_key: SecretStr, encryption_keys: Sequence[SecretStr] = ()) -> None:
         self._ciphers: dict[bytes, AESGCM] = {}
         for key in (*encryption_keys, secret_key):
-            derived = HKDF(algorithm=SHA256(), length=_KEY_BYTES + _KEY_ID_BYTES, salt=None, info=_PURPOSE).derive(
-                key.get_secret_value().encode()
-            )
-            self._ciphers.setdefault(_VERSION + derived[_KEY_BYTES:], AESGCM(derived[:_KEY_BYTES]))
+            key_id, cipher = derive(key.get_secret_value(), _PURPOSE)
+            self._ciphers.setdefault(_VERSION + key_id, cipher)
         self.header = next(iter(self._ciphers))
         """What everything begins with that is sealed now."""
 
@@ -66,7 +61,7 @@ class SecretVault:
             purpose_id: what it is for, such as `integration:<id>`; never two things by the same.
             plain: what nobody may read.
         """
-        nonce = secrets.token_bytes(_NONCE_BYTES)
+        nonce = secrets.token_bytes(NONCE_BYTES)
         return (
             self.header
             + nonce
@@ -87,7 +82,7 @@ class SecretVault:
                 "JUSTIAM_SECRET_KEY. Set that key again, or set the value anew."
             )
         try:
-            return cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _bound_to(header, purpose_id)).decode()
+            return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], _bound_to(header, purpose_id)).decode()
         except (InvalidTag, ValueError):
             # Not chained: a decoding error would quote what it could not decode.
             raise SecretUnreadable(

@@ -17,13 +17,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from joserfc.jwk import JWKRegistry
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, Field
 
+from ciphers import NONCE_BYTES, derive
 from db.database import Connection, Database
 from domain.access_tokens import LONGEST_LIFETIME, Algorithm, SigningKey
 
@@ -34,8 +32,6 @@ _ADVISORY_LOCK: Final = 7_305_146_183
 """Any constant: two that add a key take turns."""
 _PURPOSE: Final = b"justiam signing keys at rest v1"
 """A key of its own for this purpose, so that no other use of the secret can stand in for it."""
-_KEY_BYTES: Final = 32
-_NONCE_BYTES: Final = 12
 
 _KEYS: Final = """
     SELECT *, signs_from <= now() AND (signs_until IS NULL OR signs_until > now()) AS signs
@@ -60,12 +56,11 @@ class Vault:
     """Encrypts and decrypts private keys."""
 
     def __init__(self, secret: str) -> None:
-        derived = HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=_PURPOSE).derive(secret.encode())
-        self._cipher = AESGCM(derived)
+        _, self._cipher = derive(secret, _PURPOSE)
 
     def seal(self, key: SigningKey) -> bytes:
         """The private half of `key`, encrypted."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
+        nonce = secrets.token_bytes(NONCE_BYTES)
         plain = json.dumps(key.key.as_dict(private=True)).encode()
         return nonce + self._cipher.encrypt(nonce, plain, _bound_to(key.kid, key.algorithm))
 
@@ -76,7 +71,7 @@ class Vault:
             KeyUnreadable: it was sealed with another secret, or for another name or algorithm.
         """
         try:
-            plain = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _bound_to(kid, algorithm))
+            plain = self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _bound_to(kid, algorithm))
         except (InvalidTag, ValueError) as error:
             raise KeyUnreadable(
                 f"The signing key {kid} was encrypted under another JUSTIAM_SECRET_KEY; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -109,7 +109,7 @@ class Chain:
     head: bytes = b""
     length: int = 0
 
-    def follow(self, links: Iterator[Link] | list[Link]) -> Broken | None:
+    def follow(self, links: Iterable[Link]) -> Broken | None:
         """Go on with these; the first of them that does not hold, if there is one."""
         for link in links:
             if link.id != self.length + 1:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, StringConstraints
 
 _BREAKING: Final = frozenset({"Cc", "Zl", "Zp"})
 """Control characters, and Unicode's own separators of lines and paragraphs."""
+_BEGINS_A_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def storable(value: str) -> str:
@@ -44,6 +45,11 @@ def one_line(value: str) -> str:
         msg = "must be a single line without control characters"
         raise ValueError(msg)
     return value
+
+
+def in_a_cell(value: str) -> str:
+    """`value` for a table that a spreadsheet opens, which would take some of what people write for a formula."""
+    return f"'{value}" if value.startswith(_BEGINS_A_FORMULA) else value
 
 
 STORABLE = AfterValidator(storable)

@@ -5,8 +5,7 @@ Labels have few values, each known beforehand: no person, no request, no path as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -82,6 +81,14 @@ OVERDUE: Final = Gauge(
 WAITING_DELIVERIES: Final = Gauge(
     "justiam_waiting_deliveries", "Deliveries that are neither made nor given up.", registry=REGISTRY
 )
+RECORD: Final = {
+    "pending": PENDING,
+    "oldest_pending_secs": OLDEST_PENDING,
+    "grants": GRANTS,
+    "overdue": OVERDUE,
+    "waiting_deliveries": WAITING_DELIVERIES,
+}
+"""The gauges that the record fills, by what it calls them (`db.overview.figures`)."""
 
 
 class Pool(Protocol):
@@ -114,25 +121,12 @@ _pool: Final = _PoolCollector()
 REGISTRY.register(_pool)
 
 
-def watch_pool(pool: Pool | None) -> None:
+def watch_pool(pool: Pool) -> None:
     """Show this pool from now on."""
     _pool.pool = pool
 
 
-def show_record(figures: Mapping[str, int | datetime | None], now: datetime) -> None:
-    """Show what the record holds: `pending`, `oldest_pending`, `grants`, `overdue`, `waiting_deliveries`."""
-    for gauge, name in (
-        (PENDING, "pending"),
-        (GRANTS, "grants"),
-        (OVERDUE, "overdue"),
-        (WAITING_DELIVERIES, "waiting_deliveries"),
-    ):
-        count = figures[name]
-        gauge.set(count if isinstance(count, int) else 0)
-    oldest = figures["oldest_pending"]
-    OLDEST_PENDING.set((now - oldest).total_seconds() if isinstance(oldest, datetime) else 0)
-
-
-def names() -> Iterable[str]:
-    """The names of all samples' families, as they stand in a scrape."""
-    return sorted({metric.name for metric in REGISTRY.collect()})
+def show_record(figures: Mapping[str, float]) -> None:
+    """Show what the record holds: a figure for each name of `RECORD`."""
+    for name, figure in figures.items():
+        RECORD[name].set(figure)

@@ -6,7 +6,7 @@ One scrape has our metrics and those of the Temporal client, whose own exporter 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import httpx
@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 _PATIENCE_SECS = 2.0
 
-Missing = Callable[[], Awaitable[list[str]]]
+Missing = Callable[[], Awaitable[Sequence[str]]]
 """What keeps a program from doing its work, by name; nothing: it is ready."""
 
 

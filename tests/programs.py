@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Final, Self
 import httpx
 
 from cli.dev.program import free_port
+from tests.dev.running import wait_until
 from tests.record import SECRET
 
 _BIN: Final = Path(sys.executable).parent
@@ -24,10 +24,7 @@ _PATIENCE_SECS: Final = 60.0
 
 def until(holds: Callable[[], bool], what: str) -> None:
     """Wait until something holds, within a bound that a busy machine keeps as well."""
-    deadline = time.monotonic() + _PATIENCE_SECS
-    while not holds():
-        assert time.monotonic() < deadline, f"not yet: {what}"
-        time.sleep(0.1)
+    wait_until(holds, _PATIENCE_SECS, what)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from starlette.datastructures import FormData
 
-from api.authentication import admit
+from api.authentication import take_call
 from db import web_sessions
 from domain.deciding import Person
 from domain.errors import Forbidden
@@ -37,7 +37,7 @@ async def signed_in(request: Request) -> Person:
         raise SignInNeeded
     request.state.session = token
     request.state.person = person
-    admit(request, person)
+    take_call(request, person)
     return person
 
 

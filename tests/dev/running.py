@@ -84,10 +84,10 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], timeout_secs: float) -> None:
+def wait_until(condition: Callable[[], bool], timeout_secs: float, what: str = "") -> None:
     deadline = time.monotonic() + timeout_secs
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"not yet: {what}"
         time.sleep(0.1)
 
 

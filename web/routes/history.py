@@ -23,14 +23,12 @@ from db.database import Connection, Database
 from db.paging import LARGEST_LIMIT, Page, Position
 from db.requests import RequestView
 from domain.states import Status
-from domain.text import FilterText
+from domain.text import FilterText, in_a_cell
 from web.resources import Visit
 
 router = APIRouter()
 
 _MOST_EXPORTED: Final = 1_000_000
-_BEGINS_A_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""What spreadsheets take for the begin of a formula."""
 
 # A form sends its empty fields as well.
 _EMPTY_IS_NONE: Final = BeforeValidator(lambda value: value or None)
@@ -213,5 +211,4 @@ def _line(cells: list[Any]) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    text = value.isoformat() if isinstance(value, datetime) else str(value)
-    return f"'{text}" if text.startswith(_BEGINS_A_FORMULA) else text
+    return in_a_cell(value.isoformat() if isinstance(value, datetime) else str(value))
