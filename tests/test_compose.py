@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -18,7 +21,42 @@ OURS: Final = [name for name, service in SERVICES.items() if str(service["image"
 ONE_SHOT: Final = {"migrate", "setup-temporal", "temporal-schema", "temporal-namespace"}
 WITHOUT_HEALTH_CHECK: Final = {"temporal-ui"}
 SECRETS: Final = ("POSTGRES_PASSWORD", "POSTGRES_PWD", "SQL_PASSWORD", "JUSTIAM_SECRET_KEY")
+SECRET: Final = re.compile(r"(PASSWORD|PWD|KEY|KEYS|TOKEN|SECRET)$")
+"""What the name of a variable with a secret ends with."""
 INTERPOLATED: Final = re.compile(r"(?<!\$)\$\{(\w+)(:\?|:-)?([^}]*)\}")
+
+
+def _schema_problem(text: str, directory: Path) -> str | None:
+    """What the schema of the Compose specification says against a file."""
+    written = directory / "docker-compose.yml"
+    written.write_text(text)
+    checker = Path(sys.executable).parent / "check-jsonschema"
+    checked = subprocess.run(
+        [checker, "--builtin-schema", "vendor.compose-spec", written], capture_output=True, text=True, check=False
+    )
+    return checked.stdout if checked.returncode else None
+
+
+def test_it_fits_the_schema_of_the_compose_specification(tmp_path: Path) -> None:
+    assert _schema_problem((ROOT / "docker-compose.yml").read_text(), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("    restart: unless-stopped", "    restrt: unless-stopped"),
+        ("  read_only: true", "  read_only: [1]"),
+        ("services:", "servces:"),
+        ("condition: service_healthy", "condition: service_wealthy"),
+        ("name: justiam", "name: [justiam]"),
+    ],
+)
+def test_what_does_not_fit_the_schema_is_noticed(right: str, wrong: str, tmp_path: Path) -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert right in text
+    problem = _schema_problem(text.replace(right, wrong, 1), tmp_path)
+    assert problem is not None
+    assert "validation errors" in problem
 
 
 def test_it_has_the_programs_of_a_production_set_up() -> None:
@@ -64,6 +102,9 @@ def test_nothing_has_a_password_that_anybody_could_know(name: str) -> None:
     for variable, value in SERVICES[name].get("environment", {}).items():
         if variable in SECRETS:
             assert re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), f"{variable} must be required from the environment"
+        elif SECRET.search(variable):
+            # What one may do without.
+            assert re.fullmatch(r"\$\{\w+:-\}", value), f"{variable} must come from the environment"
         elif re.search(r"://[^/]*@", value):
             assert ":?" in value
 
