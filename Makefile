@@ -14,6 +14,8 @@ PROVIDER_STAMP := $(PROVIDER_VENV)/.installed
 ARGS ?=
 # What pytest is given, e.g. make pytest PYTEST_ARGS="-k escalation"
 PYTEST_ARGS ?=
+# What pip-audit is given, e.g. another database
+AUDIT_ARGS ?=
 # What the benchmark is given
 BENCH_ARGS ?=
 # Requests of chance for each route and caller, and what the chance is of; a run says its seed when it fails
@@ -29,7 +31,7 @@ FIND_PYTHON = for python in "$${PYTHON:-}" python3.14 python3.13 python3.12 pyth
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: dev
 dev: $(STAMP) ## Run the whole service: PostgreSQL, Temporal, worker, API, demo data (ARGS="--port 0 …")
@@ -48,7 +50,7 @@ system-packages: ## Install what only some tests need and is missing: Chromium, 
 
 .PHONY: test
 test: $(STAMP) system-packages ## Run every check that CI runs
-	@$(MAKE) format-check lint typecheck pytest
+	@$(MAKE) format-check lint typecheck audit-dependencies pytest
 
 # With which hashes begin differs from run to run, and the processes that share the tests have to name them alike.
 PYTEST = PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -99,6 +101,10 @@ format-check: $(STAMP)
 typecheck: $(STAMP) $(PROVIDER_STAMP) ## Check the types (mypy, strict)
 	@$(BIN)/mypy
 	@cd terraform && ../$(BIN)/mypy --python-executable .venv/bin/python
+
+.PHONY: audit-dependencies
+audit-dependencies: $(STAMP) ## Look for known vulnerabilities in what is locked (AUDIT_ARGS="--vulnerability-service osv")
+	@$(BIN)/python requirements/audit.py $(AUDIT_ARGS)
 
 .PHONY: setup
 setup: $(STAMP) ## Make the environment in .venv
