@@ -33,6 +33,7 @@ from cli.dev import PostgresServer, TemporalDevServer
 from cli.dev.program import free_port
 from db import migrate, tokens
 from db.database import Database
+from domain.actors import temporary_group_id
 
 SECRET: Final = "a secret that lives as long as the benchmark"
 MANY: Final = 64
@@ -431,10 +432,10 @@ async def _grants_until(bench: Bench, ids: list[UUID], end: datetime) -> None:
         await connection.execute(
             """
             INSERT INTO groups (id, name, description, system, request_id, expires_at)
-            SELECT gen_random_uuid(), '__access_req_' || given.id, '', true, given.id, %s
-            FROM unnest(%s::uuid[]) AS given (id)
+            SELECT given.group_id, '__access_req_' || given.id, '', true, given.id, %s
+            FROM unnest(%s::uuid[], %s::uuid[]) AS given (group_id, id)
             """,
-            [end, ids],
+            [end, [temporary_group_id(each) for each in ids], ids],
         )
 
 

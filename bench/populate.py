@@ -30,7 +30,7 @@ from pydantic_core import to_json
 
 from db import tokens
 from domain import events
-from domain.actors import Permission, SystemActor, temporary_group_name
+from domain.actors import Permission, SystemActor, temporary_group_id, temporary_group_name
 from domain.events import Event
 from domain.states import Status
 from domain.templates import GrantedMapping, NotificationPolicy, Snapshot, TemplateValues
@@ -671,7 +671,7 @@ class _Company:
             timeline.add(*heapq.heappop(self._timeline)[2], "t")
 
     def _grant(self, asked: _Asked, life: _Life) -> None:
-        group, expires_at = self._id(), _instant(life.expires_at or 0)
+        group, expires_at = str(temporary_group_id(UUID(self._id()))), _instant(life.expires_at or 0)
         name = temporary_group_name(UUID(asked.id))
         since = _instant(life.decided_at or 0)
         description = f"{asked.template.values.name}, granted for {asked.minutes} minutes"

@@ -142,10 +142,10 @@ def _row(entry: AuditEntry) -> list[str]:
 def _anchor(given: str | None, exported: Path | None) -> tuple[int, str] | None:
     if exported is not None:
         last = ""
-        with exported.open() as lines:
-            for line in lines:
-                last = line if line.strip() else last
         try:
+            with exported.open(encoding="utf-8") as lines:
+                for line in lines:
+                    last = line if line.strip() else last
             entry = json.loads(last)
             return int(entry["id"]), str(entry["hash"])
         except (ValueError, KeyError, TypeError):
@@ -153,6 +153,6 @@ def _anchor(given: str | None, exported: Path | None) -> tuple[int, str] | None:
     if given is None:
         return None
     number, _, digest = given.partition(":")
-    if not number.isdigit() or not digest:
+    if not number.isdecimal() or not digest:
         fail("An anchor is NUMBER:HASH, as `justiam audit verify` prints it.")
     return int(number), digest

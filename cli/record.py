@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _account() -> str:
+def operator() -> str:
+    """Who runs a command, as the audit log names them."""
     try:
-        return getpass.getuser()
+        account = getpass.getuser()
     except (KeyError, OSError):
         # A container whose user has no name.
-        return str(os.getuid())
+        account = str(os.getuid())
+    return f"operator:{account}"
 
 
 def on_record(work: Callable[[Database], Awaitable[T]]) -> T:
@@ -33,7 +35,7 @@ def on_record(work: Callable[[Database], Awaitable[T]]) -> T:
     settings = checked_settings()
 
     async def connected() -> T:
-        acting.note(f"operator:{_account()}")
+        acting.note(operator())
         async with Database(settings.database_url.get_secret_value(), max_connections=1) as db:
             return await work(db)
 

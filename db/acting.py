@@ -13,11 +13,11 @@ from psycopg import AsyncConnection
 _actor: Final[ContextVar[str | None]] = ContextVar("actor", default=None)
 
 SET: Final = "SELECT set_config('justiam.actor', %s, true), set_config('justiam.request_id', %s, true)"
-"""Tells the transaction; the triggers of the audit log read it when it commits (migration 0008)."""
+"""Tells the transaction; the triggers of the audit log read it when it commits (migration 0010)."""
 
 
 def note(actor: str) -> None:
-    """Remember who acts, for the rest of this call: an email address, or a `system:…`."""
+    """Remember who acts, for the rest of this call, by a name that docs/audit-log.md describes."""
     _actor.set(actor)
 
 

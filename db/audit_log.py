@@ -1,4 +1,4 @@
-"""The audit log: written by triggers of the database (migration 0008), read and verified here."""
+"""The audit log: written by triggers of the database (migrations 0008 and 0010), read and verified here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from db.paging import Page, Position
 from domain.audit_log import AuditEntry, Broken, Chain, Kind, Link
 
 _AT_ONCE: Final = 1_000
-_COLUMNS: Final = ("actor", "action", "kind", "object_id")
+_AT: Final = """to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+"""The time as an entry says it."""
 
 
 async def list_entries(
@@ -36,24 +37,26 @@ async def list_entries(
         since: made then or later.
         until: made before.
     """
-    conditions = ["l.id < %(before)s"]
-    for value, condition in (
-        (actor, "l.actor = %(actor)s"),
-        (object_id, "l.object_id = %(object_id)s"),
-        (since, "l.at >= %(since)s"),
-        (until, "l.at < %(until)s"),
-    ):
-        if value is not None:
-            conditions.append(condition)
-    # Kind by kind, so that each is read by its index, however rare it is.
+    by = ", ".join(name for name, value in (("actor", actor), ("object_id", object_id)) if value is not None)
+    by = f"{by}, kind" if by else "kind"
+    values = by.replace("actor", "%(actor)s").replace("object_id", "%(object_id)s").replace("kind", "wanted.kind")
+    # Kind by kind, so that each is read by its index, however rare it is. And compared as rows: so there is one index
+    # alone that has them in order, and the planner cannot take another and search for the few that fit.
     async with db.connection() as connection:
         rows = await connection.execute(
             f"""
-            SELECT l.entry, l.hash FROM unnest(%(kinds)s::text[]) AS wanted (kind) CROSS JOIN LATERAL (
-                SELECT l.id, l.entry, l.hash FROM audit_log l
-                WHERE l.kind = wanted.kind AND {" AND ".join(conditions)} ORDER BY l.id DESC LIMIT %(limit)s
+            WITH page AS (
+                SELECT least(at, until) AS at, CASE WHEN at < until THEN %(before)s ELSE 0 END AS id
+                FROM (SELECT coalesce((SELECT at FROM audit_log WHERE id = %(before)s), 'infinity') AS at,
+                             coalesce(%(until)s, 'infinity'::timestamptz) AS until)
+            )
+            SELECT l.entry, l.hash FROM page, unnest(%(kinds)s::text[]) AS wanted (kind) CROSS JOIN LATERAL (
+                SELECT at, id, entry, hash FROM audit_log
+                WHERE ({by}, at, id) >= ({values}, coalesce(%(since)s, '-infinity'::timestamptz), 0)
+                  AND ({by}, at, id) < ({values}, page.at, page.id)
+                ORDER BY {by.replace(",", " DESC,")} DESC, at DESC, id DESC LIMIT %(limit)s
             ) l
-            ORDER BY l.id DESC LIMIT %(limit)s
+            ORDER BY l.at DESC, l.id DESC LIMIT %(limit)s
             """,
             {
                 "kinds": [str(kind) for kind in kinds],
@@ -73,24 +76,17 @@ async def stream(
     db: Database, *, since: datetime | None = None, until: datetime | None = None
 ) -> AsyncIterator[AuditEntry]:
     """All entries of a time, oldest first, read in parts."""
-    last = 0
-    while True:
-        async with db.connection() as connection:
-            rows = await connection.execute(
-                """
-                SELECT id, entry, hash FROM audit_log
-                WHERE id > %(last)s AND (%(since)s::timestamptz IS NULL OR at >= %(since)s)
-                  AND (%(until)s::timestamptz IS NULL OR at < %(until)s)
-                ORDER BY id LIMIT %(limit)s
-                """,
-                {"last": last, "since": since, "until": until, "limit": _AT_ONCE},
-            )
-            found = await rows.fetchall()
-        for row in found:
-            yield _entry(row)
-        if len(found) < _AT_ONCE:
-            return
-        last = found[-1]["id"]
+    rows = _rows(
+        db,
+        """
+        SELECT entry, hash FROM audit_log
+        WHERE at >= coalesce(%(since)s, '-infinity'::timestamptz) AND at < coalesce(%(until)s, 'infinity'::timestamptz)
+        ORDER BY id
+        """,
+        {"since": since, "until": until},
+    )
+    async for row in rows:
+        yield _entry(row)
 
 
 async def verify(db: Database, *, anchor: tuple[int, str] | None = None) -> tuple[Chain, Broken | None]:
@@ -105,28 +101,35 @@ async def verify(db: Database, *, anchor: tuple[int, str] | None = None) -> tupl
         The chain as far as it holds, and where it does not.
     """
     chain = Chain()
-    while True:
-        async with db.connection() as connection:
-            rows = await connection.execute(
-                """
-                SELECT id, entry, actor, action, kind, object_id, hash FROM audit_log
-                WHERE id > %s ORDER BY id LIMIT %s
-                """,
-                [chain.length, _AT_ONCE],
-            )
-            found = await rows.fetchall()
-        links = [Link(row["id"], row["entry"], {name: row[name] for name in _COLUMNS}, row["hash"]) for row in found]
-        if anchor is not None and (passed := next((link for link in links if link.id == anchor[0]), None)):
-            if passed.hash.hex() != anchor[1].lower():
-                return chain, Broken(passed.id, "is not the one that was kept: the log was written anew")
-            anchor = None
-        if (broken := chain.follow(links)) is not None:
+    # Whoever changed the log may have taken away what keeps values from being null, or numbers from being there twice.
+    rows = _rows(
+        db,
+        f"""
+        SELECT coalesce(id, 0) AS id, coalesce(entry, '') AS entry, coalesce(hash, '') AS hash, {_AT} AS at, actor,
+               action, kind, object_id
+        FROM audit_log ORDER BY audit_log.id NULLS FIRST
+        """,
+    )
+    async for row in rows:
+        link = Link(row.pop("id"), row.pop("entry"), hash=row.pop("hash"), columns=row)
+        if (broken := chain.follow(link)) is not None:
             return chain, broken
-        if len(found) < _AT_ONCE:
-            break
-    if anchor is not None:
+        if anchor is not None and link.id == anchor[0] and link.hash.hex() != anchor[1].lower():
+            return chain, Broken(link.id, "is not the one that was kept: the log was written anew")
+    if anchor is not None and anchor[0] > chain.length:
         return chain, Broken(chain.length + 1, f"and those up to {anchor[0]} are missing: the end was cut off")
     return chain, None
+
+
+async def _rows(
+    db: Database, statement: str, parameters: dict[str, Any] | None = None
+) -> AsyncIterator[dict[str, Any]]:
+    """Rows as they were at one moment, however many there are."""
+    async with db.connection() as connection, connection.transaction(), connection.cursor("rows") as cursor:
+        cursor.itersize = _AT_ONCE
+        await cursor.execute(statement, parameters)
+        async for row in cursor:
+            yield row
 
 
 def _entry(row: dict[str, Any]) -> AuditEntry:

@@ -230,7 +230,7 @@ async def _rotate(db: Database, vault: SecretVault, table: str, purpose: str, un
     """
     changed, last = 0, UUID(int=0)
     while True:
-        async with db.transaction() as connection:
+        async with db.administration() as connection:
             # Table and expression are those written above.
             rows = await connection.execute(
                 f"""

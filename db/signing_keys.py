@@ -22,11 +22,15 @@ from psycopg.types.json import Jsonb
 from pydantic import BaseModel, Field
 
 from ciphers import NONCE_BYTES, derive
+from db import acting
 from db.database import Connection, Database
 from domain.access_tokens import LONGEST_LIFETIME, Algorithm, SigningKey
 
 PUBLISHED_AHEAD: Final = timedelta(minutes=10)
 """How long a key is published before it signs: twice as long as verifiers are told to keep the key set."""
+
+FIRST_KEY: Final = "system:first-signing-key"
+"""Who made the first key, to the audit log."""
 
 _ADVISORY_LOCK: Final = 7_305_146_183
 """Any constant: two that add a key take turns."""
@@ -132,7 +136,15 @@ async def list_keys(db: Database) -> list[SigningKeyView]:
 
 
 async def ensure(db: Database, vault: Vault) -> None:
-    """Make the first key, where there is none. Of several that try at once, one makes it."""
+    """Make the first key, where there is none. Of several that try at once, one makes it.
+
+    Nobody asked for it: in the audit log, the service made it.
+    """
+    with acting.acting(FIRST_KEY):
+        await _ensure(db, vault)
+
+
+async def _ensure(db: Database, vault: Vault) -> None:
     async with db.administration() as connection:
         await _lock(connection)
         rows = await connection.execute("SELECT EXISTS (SELECT FROM signing_keys) AS there")

@@ -89,7 +89,11 @@ class User(SQLModel, table=True):
 
 
 class Group(SQLModel, table=True):
-    """People, in the order they joined, and what membership brings. A system group carries one grant."""
+    """People, in the order they joined, and what membership brings. A system group carries one grant.
+
+    The id of a system group, and of no other, is a UUID of version 8: what refers to it shows what it refers to, also
+    to the triggers of the audit log.
+    """
 
     __tablename__ = "groups"
     __table_args__ = (
@@ -100,6 +104,7 @@ class Group(SQLModel, table=True):
         CheckConstraint("system = (request_id IS NOT NULL)", name="system_has_request"),
         CheckConstraint("system = (expires_at IS NOT NULL)", name="system_expires"),
         CheckConstraint("NOT system OR permissions = '{}'", name="system_without_permissions"),
+        CheckConstraint("system = (substr(id::text, 15, 1) = '8')", name="system_by_id"),
         Index("uq_groups_name", text("lower(name)"), unique=True),
         Index("ix_groups_created", text("created_at DESC"), text("id DESC"), postgresql_where=text("NOT system")),
         Index("ix_groups_permissions", "permissions", postgresql_using="gin", postgresql_where=text("NOT system")),
@@ -532,9 +537,10 @@ class AuditLogEntry(SQLModel, table=True):
 
     __tablename__ = "audit_log"
     __table_args__ = (
-        Index("ix_audit_log_kind", "kind", text("id DESC")),
-        Index("ix_audit_log_actor", "actor", "kind", text("id DESC")),
-        Index("ix_audit_log_object", "object_id", "kind", text("id DESC")),
+        Index("ix_audit_log_kind", "kind", "at", "id"),
+        Index("ix_audit_log_actor", "actor", "kind", "at", "id"),
+        Index("ix_audit_log_object", "object_id", "kind", "at", "id"),
+        Index("ix_audit_log_actor_object", "actor", "object_id", "kind", "at", "id"),
         Index("ix_audit_log_at", "at"),
     )
 

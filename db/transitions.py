@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from psycopg import AsyncCursor
 from psycopg.rows import DictRow
@@ -20,7 +20,7 @@ from db.database import Connection, Database
 from db.runs import Change
 from db.timeline import add_to_timeline
 from domain import deciding, events
-from domain.actors import Permission, SystemActor, temporary_group_name
+from domain.actors import Permission, SystemActor, temporary_group_id, temporary_group_name
 from domain.deciding import Person, Standing
 from domain.errors import Forbidden, NotFound, RequestNotActive, RequestNotPending
 from domain.events import EVENT_OF, Event
@@ -477,7 +477,7 @@ async def _open_grant(connection: Connection, row: dict[str, Any], expires_at: d
         """
         WITH granted AS (
             INSERT INTO groups (id, name, description, permissions, system, request_id, expires_at)
-            VALUES (gen_random_uuid(), %(name)s, %(description)s, '{}', true, %(request_id)s, %(expires_at)s)
+            VALUES (%(id)s, %(name)s, %(description)s, '{}', true, %(request_id)s, %(expires_at)s)
             RETURNING id
         ), member AS (
             INSERT INTO group_members (group_id, user_id) SELECT id, %(requester_id)s FROM granted
@@ -486,6 +486,7 @@ async def _open_grant(connection: Connection, row: dict[str, Any], expires_at: d
         SELECT a.id, granted.id FROM granted, app_mappings a WHERE a.id = ANY(%(mapping_ids)s)
         """,
         {
+            "id": temporary_group_id(uuid4()),
             "name": temporary_group_name(row["id"]),
             "description": f"{row['template_name']}, granted for {row['requested_duration_mins']} minutes",
             "request_id": row["id"],

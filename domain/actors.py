@@ -40,6 +40,11 @@ def temporary_group_name(request_id: UUID) -> str:
     return f"{TEMPORARY_GROUP_PREFIX}{request_id}"
 
 
+def temporary_group_id(drawn: UUID) -> UUID:
+    """A random id as the id of a temporary group, which is one by its version: 8 (RFC 9562, section 5.8)."""
+    return UUID(int=drawn.int & ~(0xF << 76) | 8 << 76)
+
+
 def workflow_id(request_id: UUID) -> str:
     """The id of the one workflow of a request."""
     return f"access-request-{request_id}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -71,7 +70,7 @@ class AuditEntry(BaseModel):
     at: datetime
     actor: str = Field(
         description="Who: an email address; `operator:…` for a command; `issuer:…` for the word of an OpenID Connect "
-        "issuer; `database:…` for whoever changed the tables by themselves."
+        "issuer; `system:…` for the service itself; `database:…` for whoever changed the tables by themselves."
     )
     request_id: str | None = Field(description="`X-Request-Id` of the call, which its lines in the log have as well.")
     action: Change
@@ -80,6 +79,9 @@ class AuditEntry(BaseModel):
     before: dict[str, Any] | None = Field(description="Null where it is new. What nobody may read is `(hidden)`.")
     after: dict[str, Any] | None = Field(description="Null where it was deleted.")
     hash: str = Field(description="SHA-256 in hexadecimal, of this entry and the hash of the one before.")
+
+
+_SAID: Final = AuditEntry.model_fields.keys() - {"hash"}
 
 
 @dataclass(frozen=True)
@@ -109,15 +111,36 @@ class Chain:
     head: bytes = b""
     length: int = 0
 
-    def follow(self, links: Iterable[Link]) -> Broken | None:
-        """Go on with these; the first of them that does not hold, if there is one."""
-        for link in links:
-            if link.id != self.length + 1:
-                return Broken(self.length + 1, "is missing")
-            if hashlib.sha256(self.head + link.entry.encode()).digest() != link.hash:
-                return Broken(link.id, "was changed, or an entry before it")
-            said = json.loads(link.entry)
-            if said["id"] != link.id or any(said[name] != value for name, value in link.columns.items()):
-                return Broken(link.id, "is listed under other names than it was written with")
-            self.head, self.length = link.hash, link.id
+    def follow(self, link: Link) -> Broken | None:
+        """Go on with the next entry in the order of their numbers; why it does not hold, if it does not."""
+        if link.id < 1:
+            return Broken(link.id, "has a number that no entry has")
+        if link.id <= self.length:
+            return Broken(link.id, "is there twice")
+        if link.id != self.length + 1:
+            return Broken(self.length + 1, "is missing")
+        if hashlib.sha256(self.head + link.entry.encode()).digest() != link.hash:
+            return Broken(link.id, "was changed, or an entry before it")
+        said, stored = _read(link.entry), {"id": link.id, **link.columns}
+        if said is None or {name: said[name] for name in stored} != stored:
+            why = "cannot be read" if said is None else "is listed under another name, number or time than it says"
+            return Broken(link.id, why)
+        self.head, self.length = link.hash, link.id
         return None
+
+
+def _read(entry: str) -> dict[str, Any] | None:
+    """What an entry says; None: it is none, whoever wrote it."""
+    try:
+        said = json.loads(entry)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict) or not said.keys() >= _SAID:
+        return None
+    rows = [said["before"], said["after"]]
+    fits = (
+        type(said["id"]) is int
+        and all(isinstance(row, dict | None) for row in rows)
+        and isinstance(said["request_id"], str | None)
+    )
+    return said if fits and rows != [None, None] else None

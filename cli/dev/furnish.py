@@ -17,7 +17,8 @@ from temporalio.service import RPCError
 
 import worker
 from cli.dev.program import DevStackError
-from db import demo, migrate
+from cli.record import operator
+from db import acting, demo, migrate
 from settings import load_settings
 
 
@@ -59,7 +60,7 @@ def people(database_url: str, known: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DevStackError: PostgreSQL refused.
     """
-    with _failures_explained("the demo data"):
+    with _failures_explained("the demo data"), acting.acting(operator()):
         return demo.load(database_url, known)
 
 

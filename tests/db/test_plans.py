@@ -28,6 +28,7 @@ from bench.statements import ask_each, reading_paths, some_ids
 from db import (
     applications,
     attention,
+    audit_log,
     claims,
     overview,
     people,
@@ -42,6 +43,7 @@ from db import (
 from db.database import Connection, Database
 from db.paging import Position
 from domain.actors import Permission
+from domain.audit_log import Kind
 from domain.deciding import Person
 from domain.errors import InUse, TemplateInUse
 from domain.states import Action, Status
@@ -76,6 +78,20 @@ _RUN_EACH = """
     JOIN (SELECT id, name, row_number() OVER (ORDER BY id) - 1 AS nth FROM scheduled_tasks) t ON t.nth = l.id %% 30
     WHERE l.kind = 'submitted'
 """
+_CHANGES = """
+    INSERT INTO audit_log (id, at, actor, action, kind, object_id, entry, hash)
+    SELECT said.*, (to_jsonb(said) || '{"request_id": null, "before": {}, "after": {}}')::text, ''
+    FROM (SELECT max(id) AS last FROM audit_log) l, generate_series(1, 60000) AS n, LATERAL (SELECT
+        l.last + n AS id, now() - (60000 - n) * interval '1 minute' AS at,
+        CASE WHEN n < 25000 THEN 'left@example.com' WHEN n %% 2 = 0 THEN 'busy@example.com'
+             ELSE 'admin-' || n %% 50 || '@example.com' END AS actor,
+        'update' AS action,
+        CASE WHEN n %% 20000 = 0 THEN 'secrets' WHEN n < 20000 THEN 'access_request_templates'
+             WHEN n %% 3 = 0 THEN 'groups' ELSE 'group_members' END AS kind,
+        CASE WHEN n %% 4 = 0 THEN 'often' WHEN n < 10000 THEN 'once' ELSE 'object ' || n %% 5000 END AS object_id
+    ) AS said
+"""
+"""Somebody who made much, long ago; somebody who makes half of it; kinds and things that are rare, or once were not."""
 _POPULAR = """
     SELECT t.id, t.app_id, t.mapping_ids[1] AS mapping_id FROM access_request_templates t
     WHERE NOT t.auto_approve AND t.approver_group_ids <> '{}'
@@ -100,7 +116,7 @@ _EXPLAINING = (
     "auto_explain.log_format = 'json'",
     "client_min_messages = 'log'",
 )
-_BIG = {"access_requests", "access_request_timeline", "access_request_messages", "task_runs"}
+_BIG = {"access_requests", "access_request_timeline", "access_request_messages", "task_runs", "audit_log"}
 _MOST_ROWS = 2_500
 """What a read may look at: all that is open, if need be, but never the history."""
 _MOST_ROWS_SOUGHT = 7_500
@@ -177,11 +193,15 @@ class Explained:
                 assert len(self.plans) == 1
         return self.plans[0]
 
+    async def plans_of(self, work: Awaitable[Any]) -> list[Plan]:
+        """Everything that is asked for some work."""
+        self.plans.clear()
+        await work
+        return list(self.plans)
+
     async def do(self, change: Awaitable[Any]) -> list[Plan]:
         """What a change asks about requests."""
-        self.plans.clear()
-        await change
-        return [plan for plan in self.plans if "access_request" in plan.text]
+        return [plan for plan in await self.plans_of(change) if "access_request" in plan.text]
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +211,7 @@ async def full(new_database: Databases) -> AsyncIterator[tuple[str, Busy]]:
         await asyncio.to_thread(populate, url, requests=ROWS, unanswered=_UNANSWERED, vacuum=False)
         async with Database(url) as db:
             record = Record(db)
-            for statement in (_LEFT, _ATTENTION, _TASK, _RUN_EACH, "VACUUM ANALYZE"):
+            for statement in (_LEFT, _ATTENTION, _TASK, _RUN_EACH, _CHANGES, "VACUUM ANALYZE"):
                 await record.execute(statement)
             (database,) = await record.query("SELECT current_database() AS name")
             for setting in _EXPLAINING:
@@ -316,6 +336,27 @@ async def test_the_history_uses_indexes_for_an_application_and_for_days(explaine
                 )
             )
             assert_narrow(plan)
+
+
+@pytest.mark.parametrize("kinds", [list(Kind), [Kind.TEMPLATES], [Kind.SECRETS], [Kind.GROUPS]])
+async def test_the_audit_log_reads_what_it_shows_with_any_filters(explained: Explained, kinds: list[Kind]) -> None:
+    """Also where what is looked for is rare, or long ago, or nowhere near what else is looked for."""
+    now = datetime.now(UTC)
+    long_ago = now - timedelta(minutes=45_000)
+    middle = Position(before_number=30_000)
+    for actor, object_id, (since, until), position in product(
+        (None, "left@example.com", "busy@example.com", "nobody"),
+        (None, "often", "once", "nothing"),
+        ((None, None), (long_ago, None), (None, long_ago), (long_ago, long_ago + timedelta(days=1)), (now, long_ago)),
+        (FIRST, middle),
+    ):
+        (plan,) = await explained.plans_of(
+            audit_log.list_entries(
+                explained.db, position, kinds=kinds, actor=actor, object_id=object_id, since=since, until=until
+            )
+        )
+        # A page of each kind, and the entry that the page before ended with, which is asked for by time and by number.
+        assert_narrow(plan, most_rows=len(kinds) * (position.limit + 1) + 2)
 
 
 async def test_the_overview_reads_what_is_open_and_the_last_days(explained: Explained) -> None:

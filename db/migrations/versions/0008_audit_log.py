@@ -18,7 +18,7 @@ branch_labels = None
 depends_on = None
 
 # Table: its key, columns that are bookkeeping and count as no change, columns that nobody may read.
-_AUDITED = {
+AUDITED = {
     "users": (["id"], [], []),
     "user_identities": (["issuer", "subject"], ["groups_said_at"], []),
     "api_tokens": (["id"], ["last_used_at"], ["token_hash"]),
@@ -34,15 +34,17 @@ _AUDITED = {
     "secrets": (["id"], ["updated_at"], ["sealed"]),
 }
 
-_FUNCTIONS = """
+_APPEND_ONLY = """
 CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the audit log is append-only' USING ERRCODE = 'integrity_constraint_violation';
 END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
+"""
 
-CREATE FUNCTION audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
+AUDIT_CHANGE = """
+CREATE OR REPLACE FUNCTION audit_change() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     keys text[] := TG_ARGV[0];
     ignored text[] := TG_ARGV[1];
@@ -133,8 +135,9 @@ def upgrade() -> None:
     op.create_index("ix_audit_log_actor", "audit_log", ["actor", "kind", sa.literal_column("id DESC")])
     op.create_index("ix_audit_log_object", "audit_log", ["object_id", "kind", sa.literal_column("id DESC")])
     op.create_index("ix_audit_log_at", "audit_log", ["at"])
-    op.execute(_FUNCTIONS)
-    for table, (keys, ignored, hidden) in _AUDITED.items():
+    op.execute(_APPEND_ONLY)
+    op.execute(AUDIT_CHANGE)
+    for table, (keys, ignored, hidden) in AUDITED.items():
         arguments = ", ".join("'{" + ",".join(each) + "}'" for each in (keys, ignored, hidden))
         op.execute(
             f"CREATE CONSTRAINT TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON {table} "
@@ -143,7 +146,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in _AUDITED:
+    for table in AUDITED:
         op.execute(f"DROP TRIGGER audit ON {table}")
     op.execute("DROP FUNCTION audit_change()")
     op.drop_table("audit_log")
