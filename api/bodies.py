@@ -28,7 +28,10 @@ _MOST_FOUND: Final = 50
 
 
 class BodyLimit:
-    """ASGI middleware: refuses a body of more than `limit` bytes (413), also where its length was not declared."""
+    """ASGI middleware: refuses a body of more than `limit` bytes (413), also where its length was not declared.
+
+    One that its caller does not send to the end is refused as well (400).
+    """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
@@ -41,13 +44,17 @@ class BodyLimit:
             return
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         size = int(declared) if declared.isdigit() else 0
-        read = 0
+        read, more = 0, size > 0 or any(name == b"transfer-encoding" for name, _ in scope["headers"])
 
         async def limited() -> Event:
-            nonlocal read
+            nonlocal read, more
             if size > self._limit:
                 raise self._refusal()
             message = await receive()
+            if more and message["type"] == "http.disconnect":
+                # Nobody reads the answer; but it is the caller's failure and not ours, to the log and the metrics too.
+                raise HTTPException(400, "The body ended before it was complete.")
+            more = more and message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > self._limit:
                 raise self._refusal()

@@ -13,6 +13,7 @@ from api.readiness import Readiness
 from settings import Settings
 from telemetry import tracing
 from web.app import create_app
+from web.connections import BoundedConnection, make_room_for_connections
 from web.live import Changes
 
 _KEEP_ALIVE_SECS: Final = 75
@@ -39,12 +40,14 @@ class _Server(uvicorn.Server):
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     app = create_app(settings)
+    make_room_for_connections()
     config = uvicorn.Config(
         app,
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedConnection,
+        ws="none",
         log_config=None,
         # `api.observation` tells of each call.
         access_log=False,
