@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -44,6 +45,10 @@ settings.register_profile(
 settings.load_profile("unhurried")
 # As the programs do it: what is logged is not mixed into what a command prints.
 structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
+
+# Started in the background, by nohup, say, a process ignores Ctrl-C, and so would each program that a test sends it to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _TEST_SERVER: Final = Path(sys.executable).parent / "temporal-test-server"
 
