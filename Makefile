@@ -59,6 +59,10 @@ PYTEST = PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-lo
 pytest: $(STAMP) $(PROVIDER_STAMP) ## Run the tests (PYTEST_ARGS="-k …")
 	@$(PYTEST) $(PYTEST_ARGS)
 
+.PHONY: quick
+quick: $(STAMP) $(PROVIDER_STAMP) ## Run every check but the tests of whole programs: half the time, for while one works
+	@$(MAKE) format-check lint typecheck pytest PYTEST_ARGS="--quick $(PYTEST_ARGS)"
+
 .PHONY: coverage
 coverage: $(STAMP) ## Run the tests and say what none of them reaches; takes half as long again
 	@$(PYTEST) --cov --cov-report=term $(PYTEST_ARGS)

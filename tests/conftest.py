@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -50,6 +52,8 @@ structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is made in it has a name of its own
+_ROOM_BYTES: Final = 4 * 2**30
 _TEST_SERVER: Final = Path(sys.executable).parent / "temporal-test-server"
 
 
@@ -60,6 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="keep the histories of this run in tests/histories, for later versions to replay",
     )
     parser.addoption("--store-screenshots", action="store_true", help="keep pictures of the pages in docs/images")
+    parser.addoption("--quick", action="store_true", help="leave out the files that take long")
     parser.addoption("--fuzz-as", default="root,asker", help="who calls: those of tests/api/scene.py, and anonymous")
     parser.addoption("--fuzz-cases", type=int, default=3, help="how much is made up for each route")
     parser.addoption("--fuzz-seed", type=int, default=1, help="what is made up")
@@ -76,17 +81,26 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 _LONG: Final = (
-    "test_fuzzing.py",
     "test_crashes.py",
+    "test_fuzzing.py",
     "test_dev_stack.py",
     "test_running.py",
+    "test_restore.py",
     "test_disasters.py",
+    "test_looks.py",
+    "test_temporal_ui.py",
     "test_sign_in.py",
+    "test_compose_programs.py",
 )
-"""Files that take long with few tests: begun last, they would leave one process waiting for the other."""
+"""Files that take long with few tests: whole programs, and what can only be waited for. Begun last, they would leave one
+process waiting for the other."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        long = [item for item in items if item.path.name in _LONG]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item.path.name not in _LONG]
     items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
 
 
@@ -97,8 +111,17 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
     if given is not None:
         yield lambda name: given.rpartition("/")[0] + "/" + name
         return
-    with PostgresServer(tmp_path_factory.mktemp("postgres"), durable=False) as server:
+    with (
+        TemporaryDirectory(prefix="justiam-tests-", dir=_in_memory() or tmp_path_factory.mktemp("postgres")) as data,
+        PostgresServer(Path(data), durable=False) as server,
+    ):
         yield server.url
+
+
+def _in_memory() -> Path | None:
+    """A file system that is no disk's: a database for each test is some 300 files, made and removed."""
+    usable = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES
+    return _MEMORY if usable else None
 
 
 @pytest.fixture(scope="session")
