@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
+# Every program that the tests start would compile all that it imports anew: two and a half seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -120,7 +122,7 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	"$$python" -m venv --clear $(VENV)
 	@echo "==> $(VENV): installing the locked dependencies"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
-	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --require-hashes -r requirements/dev.txt || { \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --system-certs --python $(BIN)/python --require-hashes -r requirements/dev.txt || { \
 		echo "==> $(VENV): uv could not; pip does it, in about a minute"; \
 		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt; }
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
@@ -139,7 +141,7 @@ terraform-docs: $(PROVIDER_STAMP) ## Write the pages of docs/terraform anew, fro
 $(PROVIDER_STAMP): $(STAMP) terraform/requirements.txt terraform/pyproject.toml
 	@echo "==> $(PROVIDER_VENV): the Terraform provider and its locked dependencies"
 	@$(BIN)/python -m venv --clear $(PROVIDER_VENV)
-	@$(BIN)/uv pip install --quiet --system-certs --python $(PROVIDER_VENV)/bin/python --require-hashes \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --system-certs --python $(PROVIDER_VENV)/bin/python --require-hashes \
 		-r terraform/requirements.txt || \
 		$(PROVIDER_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r terraform/requirements.txt
 	@$(PROVIDER_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \

@@ -92,8 +92,8 @@ _LONG: Final = (
     "test_sign_in.py",
     "test_compose_programs.py",
 )
-"""Files that take long with few tests: whole programs, and what can only be waited for. Begun last, they would leave one
-process waiting for the other."""
+"""Files that take long with few tests: whole programs, and what can only be waited for. Begun last, they would leave
+one process waiting for the other."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
