@@ -114,7 +114,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Before those of the API, which are matched one by one: these are few, and called as often.
     app.routes.extend(oauth2.routes())
     _include_routes(app)
-    app.include_router(script_runs.router)
+    app.include_router(script_runs.router, dependencies=[Depends(bodies.acceptable)])
     return app
 
 

@@ -23,6 +23,10 @@ _LARGEST_NUMBER: Final = 2**63
 _LONGEST_NAME: Final = 200
 """Characters of a field's name; the longest of ours, a UUID, has 36. What is wrong below a name is told with it: one as
 long as half a body would be repeated for each value in the other half."""
+_MOST_FIELDS: Final = 200
+"""Fields of an object; the largest of ours has 50. To refuse one that nobody knows costs far more than sending it."""
+_MOST_VALUES: Final = 12_000
+"""Values in all: a template with 50 custom fields of 200 options each has the most of ours."""
 _MOST_FOUND: Final = 50
 """As many as an answer names."""
 
@@ -92,10 +96,15 @@ async def acceptable(request: Request) -> None:
 
 def _unacceptable(body: Any) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401 - any JSON
     waiting: list[tuple[tuple[str, ...], Any]] = [((), body)]
+    values = 1
     while waiting:
         path, value = waiting.pop()
-        if len(path) > _DEEPEST:
-            yield path, f"is nested deeper than {_DEEPEST} levels"
+        values += len(value) if isinstance(value, (dict, list)) else 0
+        if values > _MOST_VALUES:
+            yield (), f"has more than {_MOST_VALUES} values"
+            return
+        if message := _too_much(path, value):
+            yield path, message
         elif isinstance(value, dict):
             for key, item in value.items():
                 if len(key) > _LONGEST_NAME:
@@ -108,6 +117,14 @@ def _unacceptable(body: Any) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: 
             waiting.extend(((*path, str(index)), item) for index, item in enumerate(value))
         elif message := _not_storable(value):
             yield path, message
+
+
+def _too_much(path: tuple[str, ...], value: Any) -> str | None:  # noqa: ANN401 - any JSON
+    if len(path) > _DEEPEST:
+        return f"is nested deeper than {_DEEPEST} levels"
+    if isinstance(value, dict) and len(value) > _MOST_FIELDS:
+        return f"has more than {_MOST_FIELDS} fields"
+    return None
 
 
 def _not_storable(value: str | float | None) -> str | None:

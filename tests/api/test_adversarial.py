@@ -181,6 +181,18 @@ class TestBodies:
         assert most < 100 * MAX_BODY_BYTES, "what a body takes grows with its square"
 
     @EVERY_BODY
+    async def test_more_than_anything_of_ours_has_is_refused_before_it_is_looked_at(
+        self, standing_house: House, method: str, path: str
+    ) -> None:
+        for body, message in (
+            ({f"field{number}": 1 for number in range(201)}, "has more than 200 fields"),
+            ({"name": [1] * 12_000}, "has more than 12000 values"),
+        ):
+            answer = await standing_house.call(method, _filled(path), standing_house.admin, json=body)
+            problem = check_problem(answer, 422, "validation_error")
+            assert problem["errors"] == [{"field": "body", "message": message}]
+
+    @EVERY_BODY
     @pytest.mark.parametrize(
         "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "a/b/c;;;", "ÿ"]
     )

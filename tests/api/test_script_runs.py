@@ -101,3 +101,10 @@ async def test_a_secret_that_was_deleted_is_named(house: House) -> None:
     answer = await redeem(house, order.ticket)
     check_problem(answer, 404, "not_found")
     assert "GONE" in answer.json()["detail"]
+
+
+async def test_nobody_has_a_body_looked_at_that_holds_more_than_a_ticket_could(house: House) -> None:
+    """Anybody may call, uncounted: what a call costs must not be up to them."""
+    answer = await house.client.post(REDEEM_PATH, json={f"field{number}": 1 for number in range(3_000)})
+    problem = check_problem(answer, 422, "validation_error")
+    assert problem["errors"] == [{"field": "body", "message": "has more than 200 fields"}]
