@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from db.database import Database
 from db.paging import Page, Position
@@ -70,6 +71,25 @@ async def list_entries(
         )
         entries = [_entry(row) for row in await rows.fetchall()]
     return Page.numbered(entries, position, lambda entry: entry.id)
+
+
+async def names(db: Database, ids: Collection[UUID]) -> dict[UUID, str]:
+    """What is called by these ids now; people by their address. What is gone is left out."""
+    if not ids:
+        return {}
+    async with db.connection() as connection:
+        rows = await connection.execute(
+            """
+            SELECT id, email AS name FROM users WHERE id = ANY(%(ids)s)
+            UNION ALL SELECT id, name FROM groups WHERE id = ANY(%(ids)s)
+            UNION ALL SELECT id, name FROM applications WHERE id = ANY(%(ids)s)
+            UNION ALL SELECT id, name FROM app_mappings WHERE id = ANY(%(ids)s)
+            UNION ALL SELECT id, name FROM access_request_templates WHERE id = ANY(%(ids)s)
+            UNION ALL SELECT id, name FROM scheduled_tasks WHERE id = ANY(%(ids)s)
+            """,
+            {"ids": list(ids)},
+        )
+        return {row["id"]: row["name"] for row in await rows.fetchall()}
 
 
 async def stream(

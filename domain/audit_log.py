@@ -12,6 +12,8 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from domain.actors import Permission
+from domain.deciding import Person
+from domain.errors import Forbidden
 
 
 class Change(StrEnum):
@@ -61,6 +63,18 @@ READABLE_WITH: Final[dict[Kind, Permission]] = {
     ),
 }
 """Whoever manages something may read how it was changed."""
+
+
+def readable(person: Person, kind: Kind | None = None) -> list[Kind]:
+    """Of what somebody may read the log: all that they manage, or this one thing.
+
+    Raises:
+        Forbidden: they do not manage it, or manage nothing.
+    """
+    kinds = [each for each, permission in READABLE_WITH.items() if person.holds(permission)]
+    if not kinds or (kind is not None and kind not in kinds):
+        raise Forbidden("The audit log of something is for whoever may manage it.")
+    return sorted(kinds) if kind is None else [kind]
 
 
 class AuditEntry(BaseModel):

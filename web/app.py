@@ -22,7 +22,7 @@ from web.cookies import Cookies
 from web.headers import PageHeaders
 from web.live import Changes
 from web.rendering import Pages
-from web.routes import asking, automation, deciding, directory, history, live, sign_in, templates, tokens
+from web.routes import asking, audit_log, automation, deciding, directory, history, live, sign_in, templates, tokens
 
 _A_YEAR: Final = "public, max-age=31536000, immutable"
 
@@ -75,6 +75,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _own() -> APIRouter:
     # Nothing is seen by nobody, and nothing changed by a form that is not the person's own, whatever a route forgets.
     own = APIRouter(dependencies=[Depends(refuse_foreign_forms), Depends(caller), Depends(own_form)])
-    for routes in (asking, deciding, history, templates, directory, automation, tokens, live):
+    for routes in (asking, deciding, history, templates, directory, automation, tokens, audit_log, live):
         own.include_router(routes.router)
     return own

@@ -12,8 +12,7 @@ from api.reading import Instant, Paging
 from api.resources import Db
 from db import audit_log
 from db.paging import Page
-from domain.audit_log import READABLE_WITH, AuditEntry, Kind
-from domain.errors import Forbidden
+from domain.audit_log import AuditEntry, Kind, readable
 from domain.text import FilterText
 
 router = APIRouter(prefix="/audit-log", tags=["Audit log"])
@@ -31,13 +30,10 @@ async def list_audit_log(  # noqa: PLR0917 - each is a filter
     until: Annotated[Instant | None, Query(description="Made before.")] = None,
 ) -> Page[AuditEntry]:
     """Every administrative change, newest first: as far as the caller may manage what was changed."""
-    readable = {each for each, permission in READABLE_WITH.items() if caller.holds(permission)}
-    if not readable or (kind is not None and kind not in readable):
-        raise Forbidden("The audit log of something is for whoever may manage it.")
     return await audit_log.list_entries(
         database,
         position,
-        kinds=sorted(readable if kind is None else {kind}),
+        kinds=readable(caller, kind),
         actor=actor,
         object_id=object_id,
         since=since,

@@ -71,6 +71,7 @@ async def lived_in(stage: Stage) -> AsyncIterator[dict[str, Somebody]]:
         await house.call("POST", f"/access-requests/{cluster}/messages", cast[who], json={"body": body})
     root = await visitor(stage.house, stage.house.admin)
     task = await _automate(stage, root)
+    await _administer(stage, root, cast["alice"], task)
     yield cast
     # Its Schedule is in a Temporal that other tests use as well.
     await root.post(f"{task}/delete", {}, Origin=stage.url)
@@ -90,6 +91,20 @@ async def _automate(stage: Stage, root: Visitor) -> str:
     token = {"name": "laptop", "expires_in_days": "30"}
     assert (await root.post("/tokens", token, Origin=stage.url)).status_code == 200
     return str(made.headers["location"])
+
+
+async def _administer(stage: Stage, root: Visitor, member: Somebody, task: str) -> None:
+    """A team that is made, joined, described and deleted, and a script that is mended: for the audit log."""
+    made = await root.post("/admin/groups", {"name": "on_call", "description": "Who is woken"}, Origin=stage.url)
+    group = made.headers["location"]
+    assert (await root.post(f"{group}/members", {"email": member.email}, Origin=stage.url)).status_code == 303
+    values = {"name": "on_call", "description": "Who is woken first"}
+    assert (await root.post(group, values, Origin=stage.url)).status_code == 303
+    script = "from justiam import config\n\n\ndef run():\n    print(config.get('event'), config.get('run_id'))"
+    values = {"name": "Log every change", "script": script, "schedule_type": "cron", "cron": "0 9 * * 1-5"}
+    numbers = {"max_retries": "3", "timeout_seconds": "60", "secret_names": ["SLACK_WEBHOOK"]}
+    assert (await root.post(f"{task}/edit", {**values, **numbers}, Origin=stage.url)).status_code == 303
+    assert (await root.post(f"{group}/delete", {}, Origin=stage.url)).status_code == 303
 
 
 async def _ask(stage: Stage, who: Somebody, template: UUID, minutes: int, why: str) -> str:

@@ -7,12 +7,11 @@ import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BeforeValidator
 from starlette.responses import Response, StreamingResponse
 
 from api.authentication import RequestsManager
@@ -24,14 +23,12 @@ from db.paging import LARGEST_LIMIT, Page, Position
 from db.requests import RequestView
 from domain.states import Status
 from domain.text import FilterText, in_a_cell
+from web.reading import EMPTY_IS_NONE, from_day, to_day
 from web.resources import Visit
 
 router = APIRouter()
 
 _MOST_EXPORTED: Final = 1_000_000
-
-# A form sends its empty fields as well.
-_EMPTY_IS_NONE: Final = BeforeValidator(lambda value: value or None)
 
 
 @dataclass(frozen=True)
@@ -61,23 +58,18 @@ class Filters:
             template_id=self.template_id,
             requester=self.requester,
             app_id=self.app_id,
-            since=None if self.since is None else _midnight(self.since),
-            # After the last day that there is, there is no other.
-            until=None if self.until in {None, date.max} else _midnight(self.until + timedelta(days=1)),
+            since=from_day(self.since),
+            until=to_day(self.until),
         )
 
 
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
-
-
 async def _filters(
-    status: Annotated[Status | None, _EMPTY_IS_NONE, Query()] = None,
-    template_id: Annotated[UUID | None, _EMPTY_IS_NONE, Query()] = None,
-    requester: Annotated[FilterText | None, _EMPTY_IS_NONE, Query()] = None,
-    app_id: Annotated[UUID | None, _EMPTY_IS_NONE, Query()] = None,
-    since: Annotated[date | None, _EMPTY_IS_NONE, Query()] = None,
-    until: Annotated[date | None, _EMPTY_IS_NONE, Query()] = None,
+    status: Annotated[Status | None, EMPTY_IS_NONE, Query()] = None,
+    template_id: Annotated[UUID | None, EMPTY_IS_NONE, Query()] = None,
+    requester: Annotated[FilterText | None, EMPTY_IS_NONE, Query()] = None,
+    app_id: Annotated[UUID | None, EMPTY_IS_NONE, Query()] = None,
+    since: Annotated[date | None, EMPTY_IS_NONE, Query()] = None,
+    until: Annotated[date | None, EMPTY_IS_NONE, Query()] = None,
 ) -> Filters:
     return Filters(status, template_id, requester.strip() or None if requester else None, app_id, since, until)
 
