@@ -293,13 +293,19 @@ async def begin(db: Database, attempt: Attempt) -> ScriptOrder | None:
 
 
 async def finish(db: Database, report: Report) -> RunNext:
-    """Write down how an attempt ended, and say what follows. What an attempt reports that lost the run is dropped."""
+    """Write down how an attempt ended, and say what follows; the same, however often it is written down.
+
+    What an attempt reports that lost the run is dropped.
+    """
     async with db.transaction() as connection:
         row = await _locked(connection, report.run_id)
         if row is None:
             return RunNext(status=RunStatus.LOST)
         if row["holder"] != report.holder or row["status"] != RunStatus.RUNNING:
-            return RunNext(status=RunStatus(row["status"]))
+            status = RunStatus(row["status"])
+            # Written down before, and the answer was lost with its workflow task: the same answer, or nobody goes on.
+            again = status is RunStatus.QUEUED and row["holder"] == report.holder
+            return RunNext(status=status, pause_seconds=pause_after(row["attempt"]) if again else None)
         status = _status_after(row, report)
         result = report.result
         pause = pause_after(row["attempt"]) if status is RunStatus.QUEUED else None

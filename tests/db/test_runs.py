@@ -218,6 +218,21 @@ class TestAttempts:
         row = await self.status(record, run_id)
         assert (row["status"], row["output"], row["ticket_hash"]) == ("succeeded", "done", None)
 
+    async def test_a_failure_that_is_written_down_twice_is_answered_with_the_same_pause(
+        self, db: Database, record: Record
+    ) -> None:
+        """The first answer is lost with its workflow task where the worker dies after the commit."""
+        run_id = await self.a_run(db, record)
+        for holder in ("one", "two"):
+            await runs.begin(db, attempt(run_id, holder))
+            failed = report(run_id, FAILED, holder)
+            following = await runs.finish(db, failed)
+            before = await self.status(record, run_id)
+            assert await runs.finish(db, failed) == following
+            assert following.pause_seconds is not None
+            assert await self.status(record, run_id) == before
+        assert (await runs.finish(db, report(run_id, FAILED, "one"))).pause_seconds is None
+
     async def test_the_task_was_deleted(self, db: Database, record: Record) -> None:
         run_id = await self.a_run(db, record)
         await record.execute("DELETE FROM scheduled_tasks")
