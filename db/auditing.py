@@ -10,6 +10,9 @@ from domain.auditing import Invariant, Violation
 
 _MOST_NAMED: Final = 100
 
+_NO_STEPS: Final = "('refused', 'trigger_failed')"
+"""Entries of a timeline that changed nothing: they have no event, and may come at any time."""
+
 _INVARIANTS: Final[dict[str, tuple[str, str]]] = {
     "one_ending": (
         "A closed request was closed once, an open one not yet; the timeline says how.",
@@ -36,10 +39,10 @@ _INVARIANTS: Final[dict[str, tuple[str, str]]] = {
         """,
     ),
     "timeline_in_order": (
-        "A timeline starts with the submission; nothing but refusals follows the end; grant before expiry.",
-        """
+        "A timeline starts with the submission; nothing but failed attempts follows the end; grant before expiry.",
+        f"""
         SELECT t.request_id AS id, format('the order is %s', t.kinds) AS what
-        FROM (SELECT request_id, array_agg(kind ORDER BY id) FILTER (WHERE kind <> 'refused') AS kinds
+        FROM (SELECT request_id, array_agg(kind ORDER BY id) FILTER (WHERE kind NOT IN {_NO_STEPS}) AS kinds
               FROM access_request_timeline GROUP BY request_id) t
         WHERE array_to_string(t.kinds, ' ') !~
               '^submitted( escalated)*( approved( revoked| expired)?| denied| revoked)?$'
@@ -54,9 +57,9 @@ _INVARIANTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "event_for_each_step": (
         "Every step of a request's life is a lifecycle event with its payload.",
-        """
+        f"""
         SELECT t.request_id AS id, format('%s without its event', t.kind) AS what FROM access_request_timeline t
-        WHERE t.kind <> 'refused' AND t.event IS DISTINCT FROM 'access_request.' || t.kind
+        WHERE t.kind NOT IN {_NO_STEPS} AND t.event IS DISTINCT FROM 'access_request.' || t.kind
         """,
     ),
     "group_for_each_grant": (

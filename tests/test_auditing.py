@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from temporalio.client import Client
 
 from activities import auditing, processes
 from activities.processes import Head
+from db import tasks, transitions
 from db.auditing import record_invariants
 from db.database import Database
 from domain.states import Action, Status
-from tests.record import Cast, Record
+from domain.tasks import Report, TaskValues
+from domain.transitions import Channel, Transition
+from tests.record import PROOFS, Cast, Record
 
 OLD = datetime.now(UTC) - timedelta(minutes=10)
 
@@ -49,6 +52,33 @@ async def _one_of_each(record: Record) -> tuple[Cast, dict[str, UUID]]:
 class TestRecord:
     async def test_a_record_that_the_service_wrote_holds(self, db: Database, record: Record) -> None:
         await _one_of_each(record)
+        assert await _broken(db) == {}
+
+    async def test_an_approval_that_its_task_blocked_holds_whatever_follows(self, db: Database, record: Record) -> None:
+        task = await tasks.create(db, TaskValues(name="checks", script="def run(): ..."))
+        cast = await record.cast(trigger_task_id=task.id, trigger_task_failure_mode="block")
+
+        async def blocked(request_id: UUID) -> None:
+            key, at = str(uuid4()), datetime.now(UTC)
+            approval = Transition(
+                request_id=request_id,
+                action=Action.APPROVE,
+                channel=Channel.UPDATE,
+                at=at,
+                key=key,
+                proof=record.proof(request_id, Action.APPROVE, cast.approver, jti=key),
+            )
+            begun = await transitions.begin_block(db, PROOFS, approval, trust_claimed_actors=False)
+            assert begun.run is not None
+            report = Report(run_id=begun.run.run_id, holder=begun.holder, at=at, result=None, error="It failed.")
+            await transitions.end_block(db, report, request_id)
+            assert (await record.kinds(request_id))[-1] == "trigger_failed"
+
+        for ending in (Action.APPROVE, Action.DENY):
+            request_id = await record.submit(cast.template, cast.requester)
+            await blocked(request_id)
+            await record.decide(request_id, ending, cast.approver)
+        await blocked(await record.submit(cast.template, cast.requester))
         assert await _broken(db) == {}
 
     @pytest.mark.parametrize(
