@@ -20,6 +20,8 @@ PYTEST_ARGS ?=
 AUDIT_ARGS ?=
 # What the benchmark is given
 BENCH_ARGS ?=
+# What the endurance run is given
+SOAK_ARGS ?=
 # Requests of chance for each route and caller, and what the chance is of; a run says its seed when it fails
 FUZZ_CASES ?= 100
 FUZZ_SEED ?= $(shell date +%s)
@@ -81,6 +83,10 @@ bench: $(STAMP) ## Measure the service as a ratio to its floor (BENCH_ARGS="--ex
 .PHONY: bench-rows
 bench-rows: $(STAMP) ## Compare reading a record of a million requests with one of 10,000 (BENCH_ARGS="…"); takes many minutes
 	@$(BIN)/python -m bench.rows $(BENCH_ARGS)
+
+.PHONY: soak
+soak: $(STAMP) ## Run the service for ten minutes while its parts fail, then prove what held (SOAK_ARGS="--minutes 3 --seed 7")
+	@$(BIN)/python -m soak $(SOAK_ARGS)
 
 .PHONY: histories
 histories: $(STAMP) ## Store histories of this version's workflow, which later versions have to replay

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "logs": set(),
 }
 OURS = {package for package in MAY_IMPORT if "/" not in package}
-NOT_SHIPPED = {"bench", "tests"}
+NOT_SHIPPED = {"bench", "soak", "tests"}
 # Pure: what these stand on does no I/O of its own. A table model in a workflow would be loaded in its sandbox.
 MAY_STAND_ON = {
     "domain": {"email_validator", "joserfc", "pydantic"},
@@ -113,6 +113,12 @@ def test_the_terraform_provider_stands_alone() -> None:
     assert modules
     for path in modules:
         assert not _imported(path) & (OURS | NOT_SHIPPED), path.relative_to(ROOT)
+
+
+def test_the_endurance_run_judges_from_outside() -> None:
+    """It starts the programs, fills the record and reads it; what it judges it must not judge by."""
+    for path in (ROOT / "soak").glob("*.py"):
+        assert _imported(path) & (OURS | NOT_SHIPPED) <= {"cli", "db", "domain", "settings", "soak"}, path.name
 
 
 @pytest.mark.parametrize("package", MAY_STAND_ON)

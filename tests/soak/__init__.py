@@ -1,0 +1,1 @@
+"""What the endurance run stands on: its judgement, and a short run of it."""
