@@ -41,7 +41,8 @@ class BoundedConnection(HttpToolsProtocol):
     last_secs: ClassVar[float] = 5.0
     """In which what was still written is taken, once a connection is closed."""
     head_bytes: ClassVar[int] = 65_536
-    """The largest head of a request that arrives in parts."""
+    """The largest head of a request that arrives in parts. What comes after a body or between its chunks is kept too,
+    and may be as large (RFC 9112, sections 7.1.1 and 7.1.2)."""
     most: ClassVar[int] = 5_000
     """Connections at a time. Beyond that, the one that has waited longest for a request is closed for each new one."""
     _resting: ClassVar[dict[BoundedConnection, None]] = {}
@@ -50,7 +51,7 @@ class BoundedConnection(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - passed on
         super().__init__(*args, **options)
         self._part: _Part | None = None
-        self._head_read = 0
+        self._around_bodies = 0
         self._waiting: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -71,16 +72,15 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes have come."""
+        self._around_bodies = len(data) + (0 if self._part is None else self._around_bodies)
         super().data_received(data)
-        if self._part is _Part.HEAD:
-            self._head_read += len(data)
-            if self._head_read > self.head_bytes:
-                self._refuse(431)
+        if self._part is not None and self._around_bodies > self.head_bytes:
+            self._refuse(431)
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._part, self._head_read = _Part.HEAD, 0
+        self._part = _Part.HEAD
         self._wait(self.head_secs)
 
     def on_headers_complete(self) -> None:
@@ -90,9 +90,14 @@ class BoundedConnection(HttpToolsProtocol):
         self._wait(self.body_secs)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A part of the body is here."""
+        self._around_bodies = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """A request is here in full."""
-        self._part = None
+        self._part, self._around_bodies = None, 0
         self._wait(None)
         super().on_message_complete()
         if self.cycle.response_complete:

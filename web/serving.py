@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -37,11 +37,9 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    app = create_app(settings)
-    make_room_for_connections()
-    config = uvicorn.Config(
+def configured(app: Any, settings: Settings) -> uvicorn.Config:  # noqa: ANN401 - any ASGI application
+    """How calls are taken and answered."""
+    return uvicorn.Config(
         app,
         host=settings.api_host,
         port=settings.api_port,
@@ -54,11 +52,19 @@ def run(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_SECS,
         timeout_keep_alive=_KEEP_ALIVE_SECS,
+        # A call that was sent before the answer to the one before would know who made that one (`db.acting`).
+        reset_contextvars=True,
     )
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    app = create_app(settings)
+    make_room_for_connections()
     for number in (signal.SIGTERM, signal.SIGINT):
         # Once all is done, uvicorn sends itself the signal again: to have ended as told is no failure.
         signal.signal(number, _as_told)
-    _Server(config, app).run()
+    _Server(configured(app, settings), app).run()
     tracing.flush()
 
 

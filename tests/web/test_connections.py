@@ -14,8 +14,11 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from db import acting
+from tests.api.house import settings
 from tests.documented import ROOT
 from web.connections import BoundedConnection
+from web.serving import configured
 
 PATIENCE: Final = 20.0
 GET: Final = b"GET /%s HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -60,31 +63,36 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(connection: type[BoundedConnection] = Quick, keep_alive_secs: int = 1) -> AsyncIterator[Service]:
-    service = Service()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            service,
-            port=0,
-            http=connection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            timeout_keep_alive=keep_alive_secs,
-            timeout_graceful_shutdown=1,
-        )
-    )
+async def running(config: uvicorn.Config) -> AsyncIterator[int]:
+    """A server; its port."""
+    server = uvicorn.Server(config)
     # The signals are those of the tests.
     task = asyncio.create_task(server._serve())
     while not server.started:
         assert not task.done()
         await asyncio.sleep(0.01)
-    service.port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield service
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         await task
+
+
+@asynccontextmanager
+async def serving(connection: type[BoundedConnection] = Quick, keep_alive_secs: int = 1) -> AsyncIterator[Service]:
+    service = Service()
+    config = uvicorn.Config(
+        service,
+        port=0,
+        http=connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=keep_alive_secs,
+        timeout_graceful_shutdown=1,
+    )
+    async with running(config) as service.port:
+        yield service
 
 
 class Caller:
@@ -177,6 +185,52 @@ async def test_a_head_without_an_end_is_refused() -> None:
         heard = await said(service, b"GET / HTTP/1.1\r\nX-Long: ", dripping=b"a" * 4_096)
         assert heard.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
         assert service.ended == []
+
+
+@pytest.mark.parametrize(
+    ("before", "endless"),
+    [(b"0\r\n", b"a: b\r\n"), (b"0\r\nX-Long: ", b"a" * 4_096), (b"1;", b"a" * 4_096)],
+    ids=["trailers", "a long trailer", "an extension of a chunk"],
+)
+async def test_what_has_no_end_around_a_body_is_refused_like_a_head(before: bytes, endless: bytes) -> None:
+    class Patient(Quick):
+        body_secs = PATIENCE
+
+    async with serving(Patient) as service:
+        begun = b"POST /body HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+        heard = await said(service, begun + before, dripping=endless * (1 + 2_000 // len(endless)))
+        assert heard.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+        assert service.ended == ["body: http.disconnect"]
+
+
+async def test_a_body_in_many_small_chunks_is_read() -> None:
+    async with serving() as service, calling(service) as caller:
+        head = b"POST /body HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await caller.says(head + b"1\r\na\r\n" * 10_000 + b"0\r\nX-After: all\r\n\r\n")
+        assert b"done" in await caller.hears()
+
+
+async def test_a_call_knows_nothing_of_who_made_the_one_before() -> None:
+    """Sent before the answer to that one: a proxy may have such calls come from different people."""
+    known: list[str] = []
+
+    async def noting(_: Scope, __: Receive, send: Send) -> None:
+        known.append(acting.known()[0])
+        acting.note("alice@example.com")
+        # The next one is here by then.
+        await asyncio.sleep(0.2)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    config = configured(noting, settings("postgresql://nowhere/justiam").model_copy(update={"api_port": 0}))
+    config.lifespan = "off"
+    async with running(config) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((GET % b"first") * 2 + b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.read()).count(b"HTTP/1.1 200 ") == 3
+        writer.close()
+    assert known == ["", "", ""]
 
 
 async def test_an_answer_that_is_not_taken_is_not_kept() -> None:
