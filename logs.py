@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Literal
+import time
+from typing import Any, Final, Literal
 
 import structlog
 from opentelemetry import trace
 from temporalio import activity
+
+TEMPORAL: Final = "temporal"
+"""The logger of what the Temporal client has to say."""
+REPEATED_EVERY_SECS: Final = 60.0
+"""A store that is away is said at once, and then as often as this for as long as it is."""
 
 
 def configure(level: str, style: Literal["json", "console"]) -> None:
@@ -47,6 +53,29 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
     # Every poll and statement of the libraries is of no interest to anybody who asked for less than debug.
     for name in ("httpx", "httpcore", "psycopg.pool"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # They say the same with each attempt of each of their connections and pollers.
+    for name in (TEMPORAL, "psycopg.pool"):
+        chatty = logging.getLogger(name)
+        for earlier in chatty.filters[:]:
+            chatty.removeFilter(earlier)
+        chatty.addFilter(_NowAndThen())
+
+
+class _NowAndThen(logging.Filter):
+    """Lets what is said again and again through once in a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, int, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # The Temporal client puts what differs into its messages, psycopg beside them.
+        kind = (record.name, record.levelno, str(record.msg) if record.args else "")
+        now = time.monotonic()
+        if now - self._said.get(kind, float("-inf")) < REPEATED_EVERY_SECS:
+            return False
+        self._said[kind] = now
+        return True
 
 
 def _where(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

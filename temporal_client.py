@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import socket
 from functools import cache
 from typing import Final
@@ -12,9 +13,17 @@ import structlog
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import (
+    LogForwardingConfig,
+    LoggingConfig,
+    PrometheusConfig,
+    Runtime,
+    TelemetryConfig,
+    TelemetryFilter,
+)
 from temporalio.service import RPCError, TLSConfig
 
+import logs
 from payloads import EncryptedPayloads
 from settings import ProgramSettings
 from telemetry import tracing
@@ -46,7 +55,7 @@ async def connect(settings: ProgramSettings, *, lazy: bool = False) -> Client:
         tls=tls(settings),
         api_key=None if api_key is None else api_key.get_secret_value(),
         interceptors=tracing.interceptors(),
-        runtime=None if settings.metrics_port is None else _measured(metrics_port()),
+        runtime=_runtime(None if settings.metrics_port is None else metrics_port()),
         lazy=lazy,
     )
 
@@ -112,9 +121,9 @@ def metrics_port() -> int:
 
 
 @cache
-def _measured(port: int) -> Runtime:
-    return Runtime(
-        telemetry=TelemetryConfig(
-            metrics=PrometheusConfig(bind_address=f"{_LOOPBACK}:{port}", durations_as_seconds=True)
-        )
-    )
+def _runtime(port: int | None) -> Runtime:
+    measured = None if port is None else PrometheusConfig(bind_address=f"{_LOOPBACK}:{port}", durations_as_seconds=True)
+    # Else it writes to the terminal by itself, in a format of its own.
+    forwarding = LogForwardingConfig(logging.getLogger(logs.TEMPORAL), prepend_target_on_message=False)
+    said = LoggingConfig(TelemetryFilter(core_level="WARN", other_level="ERROR"), forwarding=forwarding)
+    return Runtime(telemetry=TelemetryConfig(logging=said, metrics=measured))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ async def run(settings: Settings) -> None:
     async with (
         connected(settings, wait=True) as stores,
         observed(stores, settings),
+        _schema_awaited(stores.db),
         worker(stores, settings),
         asyncio.TaskGroup() as chores,
     ):
@@ -115,6 +117,18 @@ async def run(settings: Settings) -> None:
 
 
 @asynccontextmanager
+async def _schema_awaited(db: Database) -> AsyncIterator[None]:
+    """Take no work before the record has what this version writes to; workers of the version before go on with it."""
+    said = float("-inf")
+    while (problem := await db.problem(_PATIENCE_SECS)) is not None and problem.missing == "schema":
+        if time.monotonic() - said >= logs.REPEATED_EVERY_SECS:
+            said = time.monotonic()
+            _log.warning("not_ready", missing=problem.missing, error=problem.why)
+        await asyncio.sleep(_PATIENCE_SECS)
+    yield
+
+
+@asynccontextmanager
 async def observed(stores: Stores, settings: Settings) -> AsyncIterator[None]:
     """Tell operators how the worker is, as long as the block lasts."""
 
@@ -122,7 +136,7 @@ async def observed(stores: Stores, settings: Settings) -> AsyncIterator[None]:
         problem, serves = await asyncio.gather(
             stores.db.problem(_PATIENCE_SECS), temporal_client.is_reachable(stores.client, _PATIENCE_SECS)
         )
-        return [*(["database"] if problem else []), *([] if serves else ["temporal"])]
+        return [*([problem.missing] if problem else []), *([] if serves else ["temporal"])]
 
     async def refresh() -> None:
         async with stores.db.connection() as connection:
@@ -199,13 +213,20 @@ async def audit(settings: Settings) -> AuditReport:
 
 async def _repeat(chore: str, every_secs: float, work: Callable[[], Awaitable[object]]) -> None:
     """Do `work` again and again. A store that is away is no reason to stop; the next round tries again."""
+    failures, said = 0, 0.0
     while True:
         try:
             done = await work()
             if done:
                 _log.info(chore, done=done)
+            if failures:
+                _log.info(f"{chore}_works_again", failures=failures)
+                failures = 0
         except (RPCError, DatabaseError, PoolTimeout, RuntimeError) as error:
             # RuntimeError is what Temporal's client raises where it cannot connect.
             metrics.CHORE_FAILURES.labels(chore).inc()
-            _log.warning(f"{chore}_failed", error=str(error))
+            failures += 1
+            if failures == 1 or time.monotonic() - said >= logs.REPEATED_EVERY_SECS:
+                said = time.monotonic()
+                _log.warning(f"{chore}_failed", error=str(error), failures=failures)
         await asyncio.sleep(every_secs)

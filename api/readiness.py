@@ -19,7 +19,7 @@ _PATIENCE_SECS: Final = 2.0
 _KNOWN_FOR_SECS: Final = 1.0
 """Anybody may ask; what is asked of the stores for it is bounded."""
 
-Missing = Literal["database", "temporal", "draining"]
+Missing = Literal["database", "schema", "temporal", "draining"]
 
 
 class Ready(BaseModel):
@@ -49,8 +49,8 @@ class Readiness:
         """What is missing at this moment, or was a second ago."""
         async with self._looking:
             if time.monotonic() - self._looked_at > _KNOWN_FOR_SECS:
-                database, temporal = await asyncio.gather(self._database_answers(), self._temporal_answers())
-                self._missing = [*(() if database else ("database",)), *(() if temporal else ("temporal",))]
+                database, temporal = await asyncio.gather(self._missing_of_record(), self._temporal_answers())
+                self._missing = [*(() if database is None else (database,)), *(() if temporal else ("temporal",))]
                 self._looked_at = time.monotonic()
         missing: list[Missing] = [*self._missing, *(("draining",) if self._draining else ())]
         return Ready(status="not ready" if missing else "ready", missing=missing)
@@ -59,11 +59,12 @@ class Readiness:
         """What is missing, for who watches programs of every kind."""
         return (await self.look()).missing
 
-    async def _database_answers(self) -> bool:
+    async def _missing_of_record(self) -> Missing | None:
         problem = await self._database.problem(_PATIENCE_SECS)
-        if problem is not None:
-            _log.warning("not_ready", missing="database", error=problem)
-        return problem is None
+        if problem is None:
+            return None
+        _log.warning("not_ready", missing=problem.missing, error=problem.why)
+        return problem.missing
 
     async def _temporal_answers(self) -> bool:
         if await self._temporal.is_reachable(_PATIENCE_SECS):

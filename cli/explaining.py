@@ -37,19 +37,35 @@ def unreachable_explained(settings: Settings) -> Iterator[None]:
     """Turn the failures an operator can mend into one line."""
     import psycopg
     from psycopg_pool import PoolTimeout
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import DBAPIError
     from temporalio.service import RPCError
 
     # The pool would log each of its attempts beside what is said below.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     try:
         yield
-    except (psycopg.Error, PoolTimeout, OperationalError) as error:
-        cause = error.orig if isinstance(error, OperationalError) else error
-        fail(f"PostgreSQL, as JUSTIAM_DATABASE_URL names it: {_first_line(cause)}")
+    except (psycopg.Error, DBAPIError) as error:
+        cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, PoolTimeout):
+            cause = _refused(settings) or cause
+        said = f"PostgreSQL, as JUSTIAM_DATABASE_URL names it: {_first_line(cause)}"
+        if isinstance(cause, (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)):
+            said += ".\nIt has not this version's schema: run justiam migrate."
+        fail(said)
     except (RPCError, RuntimeError) as error:
         # RuntimeError is what Temporal's client raises where it cannot connect.
         fail(f"Temporal at {settings.temporal_address}, as JUSTIAM_TEMPORAL_ADDRESS names it: {_first_line(error)}")
+
+
+def _refused(settings: Settings) -> BaseException | None:
+    """Why there is no connection, which a pool does not say."""
+    import psycopg
+
+    try:
+        psycopg.connect(settings.database_url.get_secret_value(), connect_timeout=2).close()
+    except psycopg.Error as error:
+        return error
+    return None
 
 
 def fail(message: str) -> NoReturn:

@@ -11,7 +11,8 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Self
 
 import psycopg
 from psycopg import AsyncConnection
@@ -42,6 +43,17 @@ _PLAIN_ROWS: Any = tuple_row
 
 # Three times as fast as the standard library's, and lists read several JSON columns a row.
 set_json_loads(from_json)
+
+
+SCHEMA: Final = max(path.name[:4] for path in (Path(__file__).parent / "migrations/versions").glob("[0-9]*.py"))
+"""The revision that this version of the programs is written for."""
+
+
+class Problem(NamedTuple):
+    """Why the record cannot be worked with."""
+
+    missing: Literal["database", "schema"]
+    why: str
 
 
 class Connection(AsyncConnection[DictRow]):
@@ -152,13 +164,19 @@ class Database:
         async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
             yield session
 
-    async def problem(self, patience_secs: float) -> str | None:
-        """Why no statement is answered within this time; None: one is."""
+    async def problem(self, patience_secs: float) -> Problem | None:
+        """Why the record cannot be worked with, as far as it says so within this time; None: it can."""
         try:
             async with asyncio.timeout(patience_secs), self.connection() as connection:
-                await connection.execute("SELECT 1")
+                cursor = await connection.execute("SELECT max(version_num) AS revision FROM alembic_version")
+                found = (await cursor.fetchone() or {}).get("revision")
+        except psycopg.errors.UndefinedTable:
+            found = None
         except (psycopg.Error, OSError) as error:
-            return str(error) or repr(error)
+            return Problem("database", str(error) or repr(error))
+        # A later one fits this version as well: a migration is made for the programs before it, too.
+        if found is None or found < SCHEMA:
+            return Problem("schema", f"it is {found or 'not there'}, and this version needs {SCHEMA}: justiam migrate")
         return None
 
     def statistics(self) -> Mapping[str, int]:

@@ -68,18 +68,18 @@ CHORE_FAILURES: Final = Counter(
     registry=REGISTRY,
 )
 
-PENDING: Final = Gauge("justiam_pending_requests", "Requests that await a decision.", registry=REGISTRY)
+PENDING: Final = Gauge("justiam_pending_requests", "Requests that await a decision.", registry=None)
 OLDEST_PENDING: Final = Gauge(
-    "justiam_oldest_pending_seconds", "For how long the oldest of these waits; 0: there is none.", registry=REGISTRY
+    "justiam_oldest_pending_seconds", "For how long the oldest of these waits; 0: there is none.", registry=None
 )
-GRANTS: Final = Gauge("justiam_open_grants", "Grants that last at this moment.", registry=REGISTRY)
+GRANTS: Final = Gauge("justiam_open_grants", "Grants that last at this moment.", registry=None)
 OVERDUE: Final = Gauge(
     "justiam_overdue_grants",
     "Grants whose time is up and that nobody has written down as expired yet. They give nobody access.",
-    registry=REGISTRY,
+    registry=None,
 )
 WAITING_DELIVERIES: Final = Gauge(
-    "justiam_waiting_deliveries", "Deliveries that are neither made nor given up.", registry=REGISTRY
+    "justiam_waiting_deliveries", "Deliveries that are neither made nor given up.", registry=None
 )
 RECORD: Final = {
     "pending": PENDING,
@@ -88,7 +88,9 @@ RECORD: Final = {
     "overdue": OVERDUE,
     "waiting_deliveries": WAITING_DELIVERIES,
 }
-"""The gauges that the record fills, by what it calls them (`db.overview.figures`)."""
+"""The gauges that the record fills, by what it calls them (`db.overview.figures`). Only programs that look show them: a
+0 from one that does not would hide that nobody does."""
+_shown: Final[set[str]] = set()
 
 
 class Pool(Protocol):
@@ -129,4 +131,7 @@ def watch_pool(pool: Pool) -> None:
 def show_record(figures: Mapping[str, float]) -> None:
     """Show what the record holds: a figure for each name of `RECORD`."""
     for name, figure in figures.items():
+        if name not in _shown:
+            _shown.add(name)
+            REGISTRY.register(RECORD[name])
         RECORD[name].set(figure)

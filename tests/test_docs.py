@@ -11,6 +11,9 @@ from typing import Final
 
 import pytest
 
+# Comes with pre-commit.
+import yaml  # type: ignore[import-untyped]
+
 from api import problems
 from tests.documented import FENCE, ROOT, VARIABLE, blocks, command_problem, known_variables, routes
 
@@ -48,6 +51,18 @@ def commands(page: Path) -> Iterator[list[str]]:
         if match := re.match(r"(?:\S*/)?justiam(?: (.*))?$", text.strip()):
             typed = re.split(r"\s#|[;|>]| && ", match[1] or "")[0]
             yield typed.split()
+
+
+def test_every_alert_has_its_section_and_every_section_its_alert() -> None:
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())
+    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    assert len(alerts) > 10
+    page = ROOT / "docs/operating.md"
+    for alert in alerts:
+        assert alert["annotations"]["runbook"] == f"docs/operating.md#{alert['alert'].lower()}"
+        assert alert["alert"].lower() in anchors(page)
+    sections = re.findall(r"^### (JustIAM\w+)$", page.read_text(), re.MULTILINE)
+    assert sorted(sections) == sorted(alert["alert"] for alert in alerts)
 
 
 @EACH_PAGE

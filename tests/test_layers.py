@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "cli": {"activities", "api", "db", "domain", "logs", "script_worker", "settings", "web", "worker", "workflows"},
     # A client like any other: it knows the words of the API, and nothing of what is behind it.
     "cli/people": {"cli", "domain", "settings"},
-    "temporal_client": {"payloads", "settings", "telemetry"},
+    "temporal_client": {"logs", "payloads", "settings", "telemetry"},
     "payloads": {"ciphers"},
     "ciphers": set(),
     "settings": {"domain"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from typing import Literal
@@ -18,8 +19,11 @@ def kept_loggers() -> Iterator[None]:
     """Logging as it was, whatever a test configures."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    chatty = {name: logging.getLogger(name).filters[:] for name in (logs.TEMPORAL, "psycopg.pool")}
     configured = structlog.get_config()
     yield
+    for name, filters in chatty.items():
+        logging.getLogger(name).filters[:] = filters
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.configure(**configured)
@@ -38,3 +42,29 @@ def test_a_traceback_shows_no_variables(style: Literal["json", "console"], capsy
     assert "invalid literal for int" in shown
     assert "a call failed" in shown
     assert opened["hush"] not in shown
+
+
+@pytest.mark.usefixtures("kept_loggers")
+def test_what_libraries_say_again_and_again_is_let_through_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs.configure("info", "json")
+    pool, temporal = logging.getLogger("psycopg.pool"), logging.getLogger(logs.TEMPORAL)
+
+    def said() -> list[str]:
+        for attempt in range(100):
+            pool.warning("error connecting in %r: %s", "pool-1", f"attempt {attempt}")
+            temporal.warning(f"gRPC call poll_workflow_task_queue retried {attempt} times")
+        pool.warning("discarding %s", "a connection")
+        temporal.error("gRPC call poll_workflow_task_queue retried 100 times")
+        return [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+
+    assert said() == [
+        "error connecting in 'pool-1': attempt 0",
+        "gRPC call poll_workflow_task_queue retried 0 times",
+        "discarding a connection",
+        "gRPC call poll_workflow_task_queue retried 100 times",
+    ]
+    assert said() == []
+    monkeypatch.setattr(logs, "REPEATED_EVERY_SECS", -1.0)
+    assert len(said()) == 202

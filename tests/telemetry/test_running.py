@@ -120,6 +120,15 @@ def test_a_life_is_counted_where_it_happens(running: Running) -> None:
     assert value(running.api, "justiam_database_pool_connections") >= 1
 
 
+def test_only_workers_say_what_the_record_holds(running: Running) -> None:
+    """By its absence, `JustIAMNoWorker` knows that there is none."""
+    assert "justiam_open_grants" in scrape(running.worker)
+    for program in (running.api, running.script_worker):
+        assert (
+            not {"justiam_open_grants", "justiam_overdue_grants", "justiam_waiting_deliveries"} & scrape(program).keys()
+        )
+
+
 def test_labels_are_not_up_to_callers(running: Running) -> None:
     for path in ("/api/v1/nowhere-at-all", "/nowhere-either"):
         httpx.request("BREW", f"{running.api.url}{path}", trust_env=False)
