@@ -147,6 +147,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("caller", metafunc.config.getoption("--fuzz-as").split(","))
 
 
+@pytest.mark.timeout(300)
 async def test_each_answer_is_as_documented(
     scene: Scene, address: str, tmp_path: Path, pytestconfig: pytest.Config, caller: str
 ) -> None:
