@@ -118,7 +118,10 @@ def export_log(
         async for entry in entries:
             table.writerow(_row(entry))
 
-    on_record(export)
+    try:
+        on_record(export)
+    except ValueError:
+        fail("An entry cannot be read: the export stops before it. Ask justiam audit verify.")
 
 
 def _row(entry: AuditEntry) -> list[str]:

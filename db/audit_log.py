@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -105,8 +106,9 @@ async def stream(
         """,
         {"since": since, "until": until},
     )
-    async for row in rows:
-        yield _entry(row)
+    async with aclosing(rows):
+        async for row in rows:
+            yield _entry(row)
 
 
 async def verify(db: Database, *, anchor: tuple[int, str] | None = None) -> tuple[Chain, Broken | None]:
@@ -130,12 +132,13 @@ async def verify(db: Database, *, anchor: tuple[int, str] | None = None) -> tupl
         FROM audit_log ORDER BY audit_log.id NULLS FIRST
         """,
     )
-    async for row in rows:
-        link = Link(row.pop("id"), row.pop("entry"), hash=row.pop("hash"), columns=row)
-        if (broken := chain.follow(link)) is not None:
-            return chain, broken
-        if anchor is not None and link.id == anchor[0] and link.hash.hex() != anchor[1].lower():
-            return chain, Broken(link.id, "is not the one that was kept: the log was written anew")
+    async with aclosing(rows):
+        async for row in rows:
+            link = Link(row.pop("id"), row.pop("entry"), hash=row.pop("hash"), columns=row)
+            if (broken := chain.follow(link)) is not None:
+                return chain, broken
+            if anchor is not None and link.id == anchor[0] and link.hash.hex() != anchor[1].lower():
+                return chain, Broken(link.id, "is not the one that was kept: the log was written anew")
     if anchor is not None and anchor[0] > chain.length:
         return chain, Broken(chain.length + 1, f"and those up to {anchor[0]} are missing: the end was cut off")
     return chain, None
@@ -143,7 +146,7 @@ async def verify(db: Database, *, anchor: tuple[int, str] | None = None) -> tupl
 
 async def _rows(
     db: Database, statement: str, parameters: dict[str, Any] | None = None
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any]]:
     """Rows as they were at one moment, however many there are."""
     async with db.connection() as connection, connection.transaction(), connection.cursor("rows") as cursor:
         cursor.itersize = _AT_ONCE

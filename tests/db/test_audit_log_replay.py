@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -374,6 +374,7 @@ numbers = st.integers(0, 99)
 
 
 @settings(max_examples=15)
+@example(steps=[(name, number, number) for number in range(1, 4) for name in sorted(STEPS)])
 @given(steps=st.lists(st.tuples(st.sampled_from(sorted(STEPS)), numbers, numbers), min_size=10, max_size=40))
 def test_the_log_replayed_is_what_is_there(new_database: Databases, steps: list[tuple[str, int, int]]) -> None:
     asyncio.run(_replay_after(new_database, [*((name, 0, 0) for name in _FIRST), *steps]))
