@@ -76,18 +76,24 @@ def verify_log(
     """Follow the audit log from its first entry to its last, and say whether nobody changed it.
 
     Keep what it prints, outside of the database, and pass it the next time: whoever can write to the database could
-    otherwise cut off the end, or write all of it anew. Exits with 1 where the chain does not hold.
+    otherwise cut off the end, or write all of it anew. Exits with 1 where the chain does not hold, or where triggers
+    that write the log are switched off.
     """
     kept = _anchor(anchor, exported)
 
-    async def verify(database: Database) -> tuple[Chain, Broken | None]:
+    async def verify(database: Database) -> tuple[Chain, Broken | None, list[str]]:
         from db import audit_log
 
-        return await audit_log.verify(database, anchor=kept)
+        return *await audit_log.verify(database, anchor=kept), await audit_log.unwatched(database)
 
-    chain, broken = on_record(verify)
+    chain, broken, unwatched = on_record(verify)
     if broken is not None:
         fail(f"Entry {broken.id} {broken.why}. The {chain.length} before it hold.")
+    if unwatched:
+        fail(
+            f"{chain.length} entries hold, but changes go unseen now: the triggers are gone or switched off of "
+            f"{', '.join(unwatched)}."
+        )
     typer.echo(f"{chain.length} entries hold.")
     if chain.length:
         typer.echo(f"Keep this outside of the database: --anchor {chain.length}:{chain.head.hex()}")

@@ -14,6 +14,9 @@ from db.paging import Page, Position
 from domain.audit_log import AuditEntry, Broken, Chain, Kind, Link
 
 _AT_ONCE: Final = 1_000
+_INSERT: Final = 1 << 2
+_KEPT: Final = 1 << 3 | 1 << 4 | 1 << 5
+"""Deletions, updates and TRUNCATE, as `pg_trigger.tgtype` has them."""
 _AT: Final = """to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 """The time as an entry says it."""
 
@@ -142,6 +145,26 @@ async def verify(db: Database, *, anchor: tuple[int, str] | None = None) -> tupl
     if anchor is not None and anchor[0] > chain.length:
         return chain, Broken(chain.length + 1, f"and those up to {anchor[0]} are missing: the end was cut off")
     return chain, None
+
+
+async def unwatched(db: Database) -> list[str]:
+    """The tables of which changes would go unseen now, since their triggers are gone or switched off."""
+    async with db.connection() as connection:
+        rows = await connection.execute(
+            """
+            SELECT w.name FROM (
+                SELECT unnest(%(kinds)s::text[]) AS name, %(written)s AS events UNION ALL SELECT 'audit_log', %(kept)s
+            ) w
+            WHERE w.events & ~coalesce((
+                SELECT bit_or(t.tgtype) FROM pg_trigger t
+                WHERE t.tgrelid = to_regclass(w.name) AND t.tgenabled IN ('O', 'A') AND t.tgfoid IN (
+                    'audit_change'::regproc, 'audit_refuse_truncate'::regproc, 'audit_append_only'::regproc)
+            ), 0) <> 0
+            ORDER BY w.name
+            """,
+            {"kinds": [str(kind) for kind in Kind], "written": _INSERT | _KEPT, "kept": _KEPT},
+        )
+        return [row["name"] for row in await rows.fetchall()]
 
 
 async def _rows(

@@ -89,6 +89,28 @@ class TestVerify:
         assert said in done.output
         assert "Traceback" not in done.output
 
+    @pytest.mark.parametrize(
+        ("statement", "table"),
+        [
+            ("ALTER TABLE users DISABLE TRIGGER audit", "users"),
+            ("ALTER TABLE secrets DISABLE TRIGGER ALL", "secrets"),
+            ("ALTER TABLE secrets ENABLE REPLICA TRIGGER audit", "secrets"),
+            ("DROP TRIGGER audit_delete ON group_members", "group_members"),
+            ("DROP TRIGGER not_truncated ON groups", "groups"),
+            ("ALTER TABLE audit_log DISABLE TRIGGER append_only", "audit_log"),
+        ],
+    )
+    def test_says_where_changes_go_unseen(
+        self, justiam: Justiam, database_url: str, statement: str, table: str
+    ) -> None:
+        with psycopg.connect(database_url) as connection:
+            connection.execute(statement)
+        done = justiam("verify")
+        assert done.exit_code == 1
+        assert done.output == (
+            "3 entries hold, but changes go unseen now: the triggers are gone or switched off of " + table + ".\n"
+        )
+
     def test_holds_the_log_to_an_export(self, justiam: Justiam, database_url: str, tmp_path: Path) -> None:
         kept = tmp_path / "audit.jsonl"
         kept.write_text(justiam("export").stdout, encoding="utf-8")
