@@ -13,6 +13,8 @@ from temporalio import activity
 
 TEMPORAL: Final = "temporal"
 """The logger of what the Temporal client has to say."""
+CHATTY: Final = (TEMPORAL, "psycopg.pool", "temporalio.activity")
+"""The loggers of libraries that say the same again and again while a store is away."""
 REPEATED_EVERY_SECS: Final = 60.0
 """A store that is away is said at once, and then as often as this for as long as it is."""
 
@@ -54,7 +56,7 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
     for name in ("httpx", "httpcore", "psycopg.pool"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # They say the same with each attempt of each of their connections and pollers.
-    for name in (TEMPORAL, "psycopg.pool"):
+    for name in CHATTY:
         chatty = logging.getLogger(name)
         for earlier in chatty.filters[:]:
             chatty.removeFilter(earlier)
@@ -70,7 +72,14 @@ class _NowAndThen(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         # The Temporal client puts what differs into its messages, psycopg beside them.
-        kind = (record.name, record.levelno, str(record.msg) if record.args else "")
+        what = str(record.msg) if record.args else ""
+        if record.name == "temporalio.activity":
+            failure = record.exc_info[0] if record.exc_info else None
+            if failure is None or not failure.__module__.startswith("psycopg"):
+                # Of one activity; while the database is away, each attempt of all that wait for it fails alike.
+                return True
+            what = failure.__name__
+        kind = (record.name, record.levelno, what)
         now = time.monotonic()
         if now - self._said.get(kind, float("-inf")) < REPEATED_EVERY_SECS:
             return False

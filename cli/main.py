@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,10 @@ from cli.explaining import (
 )
 from cli.people import account, requests, templates
 from settings import SettingsError, describe_settings, unknown_variables
+
+if TYPE_CHECKING:
+    from db.database import Database
+    from db.pruning import Pruned
 
 app = typer.Typer(
     name="justiam",
@@ -152,6 +157,28 @@ def sweep(
             typer.echo(f"{getattr(report, name):>8}  {field.description}")
     if report.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        int, typer.Option("--older-than", metavar="DAYS", min=7, help="Forget what was over this many days ago.")
+    ],
+) -> None:
+    """Forget old deliveries, and old runs of tasks with what they printed, of requests that are closed.
+
+    Requests, their timelines and the audit log stay as they are. Nothing is forgotten unless you run this; safe to
+    repeat, to interrupt, and to run beside everything else.
+    """
+    from cli.record import on_record
+
+    async def forget(database: Database) -> Pruned:
+        from db import pruning
+
+        return await pruning.prune(database, timedelta(days=older_than))
+
+    pruned = on_record(forget)
+    typer.echo(f"Forgot {pruned.deliveries} deliveries and {pruned.runs} runs.")
 
 
 @app.command("settings")

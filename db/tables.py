@@ -568,6 +568,7 @@ class TaskRun(SQLModel, table=True):
         Index("ix_task_runs_timeline", "timeline_id", postgresql_where=text("timeline_id IS NOT NULL")),
         Index("ix_task_runs_integration", "integration_id", postgresql_where=text("integration_id IS NOT NULL")),
         Index("ix_task_runs_dispatch", "dispatch_at", postgresql_where=text("dispatch_at IS NOT NULL")),
+        Index("ix_task_runs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("uq_task_runs_ticket", "ticket_hash", unique=True, postgresql_where=text("ticket_hash IS NOT NULL")),
     )
 
@@ -623,6 +624,7 @@ class Delivery(SQLModel, table=True):
         Index("ix_deliveries_request", "request_id", *_NEWEST),
         Index("ix_deliveries_timeline", "timeline_id", postgresql_where=text("timeline_id IS NOT NULL")),
         Index("ix_deliveries_dispatch", "dispatch_at", postgresql_where=text("dispatch_at IS NOT NULL")),
+        Index("ix_deliveries_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Literal
 from uuid import uuid4
 
+import psycopg
 import pytest
 import structlog
 
@@ -19,7 +20,7 @@ def kept_loggers() -> Iterator[None]:
     """Logging as it was, whatever a test configures."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    chatty = {name: logging.getLogger(name).filters[:] for name in (logs.TEMPORAL, "psycopg.pool")}
+    chatty = {name: logging.getLogger(name).filters[:] for name in logs.CHATTY}
     configured = structlog.get_config()
     yield
     for name, filters in chatty.items():
@@ -68,3 +69,24 @@ def test_what_libraries_say_again_and_again_is_let_through_now_and_then(
     assert said() == []
     monkeypatch.setattr(logs, "REPEATED_EVERY_SECS", -1.0)
     assert len(said()) == 202
+
+
+@pytest.mark.usefixtures("kept_loggers")
+def test_a_database_that_is_away_is_said_once_for_all_activities_and_a_fault_for_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("info", "json")
+    for failure in (psycopg.OperationalError("connection refused"), psycopg.errors.DiskFull("no space"), KeyError("x")):
+        for attempt in range(10):
+            try:
+                raise failure
+            except (psycopg.Error, KeyError):
+                logging.getLogger("temporalio.activity").warning(
+                    "Completing activity as failed (%s)", attempt, exc_info=True
+                )
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["exception"].splitlines()[-1].partition(":")[0] for line in said] == [
+        "psycopg.OperationalError",
+        "psycopg.errors.DiskFull",
+        *["KeyError"] * 10,
+    ]

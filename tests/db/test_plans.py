@@ -32,6 +32,7 @@ from db import (
     claims,
     overview,
     people,
+    pruning,
     requests,
     run_history,
     submission,
@@ -72,8 +73,9 @@ _TASK = """
 _RUN_EACH = """
     INSERT INTO task_runs (
         id, task_id, task_name, cause, request_id, timeline_id, failure_mode, status, attempt, output, output_truncated,
-        created_at)
-    SELECT gen_random_uuid(), t.id, t.name, 'trigger', l.request_id, l.id, 'ignore', 'succeeded', 1, 'done', false, l.at
+        created_at, finished_at)
+    SELECT gen_random_uuid(), t.id, t.name, 'trigger', l.request_id, l.id, 'ignore', 'succeeded', 1, 'done', false,
+           l.at, l.at
     FROM access_request_timeline l
     JOIN (SELECT id, name, row_number() OVER (ORDER BY id) - 1 AS nth FROM scheduled_tasks) t ON t.nth = l.id %% 30
     WHERE l.kind = 'submitted'
@@ -304,6 +306,22 @@ async def test_the_runs_of_a_task_and_the_timeline_with_its_runs_use_indexes(exp
         assert_narrow(plan, most_rows=FIRST.limit + 1)
     plan = await explained.ask(lambda connection: requests.list_timeline(connection, request["id"], FIRST))
     assert_narrow(plan, most_rows=10)
+
+
+async def test_what_is_old_is_found_by_its_age(explained: Explained) -> None:
+    """A batch at a time; and where all that is old is gone, nothing is looked at."""
+
+    async def forget(connection: Connection) -> None:
+        async with connection.transaction(force_rollback=True):
+            await pruning.forget_some(connection, "task_runs", timedelta(days=400))
+
+    plan = await explained.ask(forget)
+    assert_narrow(plan, most_rows=4 * pruning._BATCH)
+
+    async def look(connection: Connection) -> None:
+        await pruning.forget_some(connection, "task_runs", timedelta(days=4_000))
+
+    assert_narrow(await explained.ask(look), most_rows=10)
 
 
 @pytest.mark.parametrize("status", [None, *Status])
