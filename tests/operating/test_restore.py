@@ -1,13 +1,14 @@
 """A restored service: what is lost is what came after the backup, and nothing else.
 
 PostgreSQL is dumped while people go on asking and deciding; then the dump is all there is, beside a Temporal that knows
-nothing, or one that knows more than the record does.
+nothing, or one that knows more than the record does. And Temporal is restored beside a record that went on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -232,6 +233,49 @@ def test_workflows_that_know_more_than_the_restored_record_give_way_to_it(
             assert _statuses(url) == saved
             ended = asyncio.run(_are_over(temporal, unknown))
             assert set(ended.values()) == {WorkflowExecutionStatus.COMPLETED}, ended
+
+
+def test_workflows_that_know_less_than_the_record_catch_up_with_it(postgres: PostgresServer, tmp_path: Path) -> None:
+    """Temporal alone was lost and comes from a backup: there, what is over still runs, and what is new does not."""
+    url, kept, copy = postgres.url("justiam"), tmp_path / "temporal.db", tmp_path / "temporal-backup.db"
+    people = asyncio.run(_furnish(url))
+
+    def people_go_on(*, ending: list[str]) -> None:
+        with (
+            TemporalDevServer(log_file=tmp_path / "temporal.log", database=kept, ui_port=None) as temporal,
+            Programs(tmp_path, url, temporal.address) as programs,
+        ):
+            programs.start_ready("worker")
+            load = Load(programs.start_ready("api").url, people)
+            with load.going_on():
+                for request_id in ending:
+                    path = f"{load.url}/api/v1/access-requests/{request_id}/revoke"
+                    headers = {"Authorization": f"Bearer {people.approver}"}
+                    httpx.post(path, headers=headers, trust_env=False, timeout=30).raise_for_status()
+                until(lambda: len(load.accepted) > 40, "there is load")
+
+    people_go_on(ending=[])
+    shutil.copy(kept, copy)
+    before = _statuses(url)
+    outrun = [request_id for request_id, status in before.items() if status == "approved"][:10]
+    people_go_on(ending=outrun)
+    now = _statuses(url)
+    assert before.keys() < now.keys()
+    assert {now[request_id] for request_id in outrun} == {"revoked"}
+    with (
+        TemporalDevServer(log_file=tmp_path / "restored.log", database=copy, ui_port=None) as restored,
+        Programs(tmp_path, url, restored.address) as programs,
+    ):
+        programs.start_ready("worker")
+        _justiam(url, restored, "sweep")
+
+        def holds() -> bool:
+            return all(not each["violations"] for each in _justiam(url, restored, "audit", "invariants")["invariants"])
+
+        until(holds, "the audit holds")
+        assert _statuses(url) == now
+        ended = asyncio.run(_are_over(restored, outrun))
+        assert set(ended.values()) == {WorkflowExecutionStatus.COMPLETED}, ended
 
 
 async def _are_over(temporal: TemporalDevServer, request_ids: list[str]) -> dict[str, Any]:
