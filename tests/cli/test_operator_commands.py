@@ -41,8 +41,9 @@ NO_CHANGES: Final = {
     "audit verify",
     "audit export",
     "settings",
-    # These change the schema, Temporal, or requests, whose timelines say so.
+    # These change the schema, Temporal, requests, whose timelines say so, or what is kept of deliveries and runs.
     "migrate",
+    "prune",
     "setup-temporal",
     "sweep",
 }
