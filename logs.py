@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Any, Final, Literal
+from io import StringIO
+from textwrap import indent
+from typing import Any, Final, Literal, TextIO
 
 import structlog
 from opentelemetry import trace
@@ -32,8 +34,9 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if style == "json"
         else [
+            _harmless,
             # Not the traceback that the renderer would choose, which shows the values of variables: tokens, secrets.
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_harmless_traceback),
         ]
     )
     structlog.configure(
@@ -100,6 +103,24 @@ def _where(_: object, __: str, event: structlog.typing.EventDict) -> structlog.t
         if info.attempt > 1:
             event.setdefault("attempt", info.attempt)
     return event
+
+
+def _harmless(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {key: _escaped(value, "") if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _harmless_traceback(into: TextIO, failure: structlog.typing.ExcInfo) -> None:
+    told = StringIO()
+    structlog.dev.plain_traceback(told, failure)
+    # Indented, so that no line of a message passes for one of the log.
+    into.write(indent(_escaped(told.getvalue(), "\n"), "  "))
+
+
+def _escaped(text: str, kept: str) -> str:
+    """`text` as a terminal can show it, which does what some characters say: what callers sent may be in it."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in kept else ascii(char)[1:-1] for char in text)
 
 
 def _without_colour(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -90,3 +90,22 @@ def test_a_database_that_is_away_is_said_once_for_all_activities_and_a_fault_for
         "psycopg.errors.DiskFull",
         *["KeyError"] * 10,
     ]
+
+
+@pytest.mark.usefixtures("kept_loggers")
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_what_callers_sent_neither_moves_a_terminal_nor_begins_a_line(
+    style: Literal["json", "console"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("info", style)
+    sent = "/\x1b[2J\x1b]0;owned\x07\x9b1m\u202e\r\n2026-11-28 [info] call status=200"
+    structlog.get_logger("http").info("call", path=sent)
+    logging.getLogger("library").warning("refused %s", sent)
+    try:
+        raise ValueError(sent)  # noqa: TRY301 - what a library does
+    except ValueError:
+        structlog.get_logger("service").exception("failed")
+    shown = capsys.readouterr().err
+    assert "owned" in shown
+    assert not {char for char in shown if not char.isprintable()} - {"\n"}
+    assert not [line for line in shown.splitlines() if line.startswith("2026-11-28 [info]")]
