@@ -24,7 +24,7 @@ from db import applications
 from db.applications import Client
 from db.database import Database
 from db.signing_keys import KeyUnreadable
-from domain.errors import IssuerUnavailable
+from domain.errors import IssuerUnavailable, TooManyCalls
 from domain.text import storable
 
 _log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ _REALM: Final = 'Basic realm="oauth2", charset="UTF-8"'
 _MOST_FIELDS: Final = 32
 _LONGEST_CREDENTIAL: Final = 1_000
 _FORM: Final = "application/x-www-form-urlencoded"
-_RETRY_AFTER_SECS: Final = "2"
+_RETRY_AFTER_SECS: Final = 2
 
 
 class OAuthError(Exception):
@@ -179,6 +179,9 @@ class Endpoint:
             response = error.answer()
         except IssuerUnavailable as error:
             response = _unavailable(error.detail)
+        except TooManyCalls as error:
+            # No specification has a code for it; clients go by the status (RFC 6585, section 4).
+            response = _unavailable(error.detail, status=429, wait_secs=error.retry_after_secs)
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             _log.warning("the database is unavailable", path=scope["path"], error=str(error))
             response = _unavailable("The database did not answer in time. Try again.")
@@ -223,6 +226,6 @@ def _invalid_client() -> OAuthError:
     )
 
 
-def _unavailable(description: str) -> Response:
-    headers = {"Retry_After": _RETRY_AFTER_SECS}
-    return OAuthError("temporarily_unavailable", description, status=503, **headers).answer()
+def _unavailable(description: str, *, status: int = 503, wait_secs: int = _RETRY_AFTER_SECS) -> Response:
+    headers = {"Retry_After": str(wait_secs)}
+    return OAuthError("temporarily_unavailable", description, status=status, **headers).answer()

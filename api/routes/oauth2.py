@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from api import oauth
+from api.authentication import take_call
 from api.bearers import person_behind
 from api.oauth import NO_STORE, Endpoint, Form, OAuthError
 from api.signing import KeyRing
@@ -208,10 +209,13 @@ async def _subject(request: Request, sent: Form) -> Person:
         raise OAuthError("invalid_request", "The subject token is not of the type that is said.")
     database: Database = request.app.state.database
     try:
-        return await person_behind(request, database, token)
+        person = await person_behind(request, database, token)
     except Unauthenticated as error:
         # RFC 8693, section 2.2.2: invalid_request, whatever is wrong with it.
         raise OAuthError("invalid_request", f"The subject token is refused. {error.detail}") from error
+    # As any other call of theirs: each is signed, and a row until it expires.
+    take_call(request, person)
+    return person
 
 
 async def _issued(state: State, token: str) -> Issued | None:

@@ -10,12 +10,24 @@ from uuid import UUID
 
 import pytest
 
+from api.app import create_app
 from db import access_tokens, applications, groups
 from db.administrators import OPERATOR
 from db.database import Database
 from domain.directory import MappingValues
-from tests.api.house import MAX_BODY_BYTES, open_without_database
-from tests.tokens.shop import ACCESS_TOKEN, EXCHANGE, ISSUER, JWT, Shop, another_application, check_oauth_error, parts
+from tests.api.house import MAX_BODY_BYTES, open_house, open_without_database, settings
+from tests.conftest import Databases
+from tests.tokens.shop import (
+    ACCESS_TOKEN,
+    EXCHANGE,
+    ISSUER,
+    JWT,
+    Shop,
+    another_application,
+    check_oauth_error,
+    open_shop,
+    parts,
+)
 
 API_TOKEN = "urn:justiam:token-type:api-token"
 
@@ -351,3 +363,22 @@ class TestFailures:
         answer = await standing_shop.exchange()
         check_oauth_error(answer, 500, "server_error")
         assert "hunter2" not in answer.text
+
+
+class TestHowMany:
+    async def test_are_bounded_for_each_person_with_their_other_calls(self, new_database: Databases) -> None:
+        with new_database() as url:
+            app = create_app(settings(url).model_copy(update={"calls_per_minute": 60}))
+            async with app.router.lifespan_context(app), open_house(url, app) as house:
+                shop = await open_shop(house)
+                other = await shop.person("erin")
+                answers = [await shop.exchange() for _ in range(9)]
+                assert {answer.status_code for answer in answers} == {200}
+                assert (await house.call("GET", "/users/me", shop.dana)).status_code == 200
+                refused = [await shop.exchange() for _ in range(4)][-1]
+                assert "Try again in 1 second." in check_oauth_error(refused, 429, "temporarily_unavailable")
+                assert refused.headers["retry-after"] == "1"
+                assert (await house.call("GET", "/users/me", shop.dana)).status_code == 429
+                assert await shop.token(other)
+                # What cannot be counted for anybody costs one look, and what an application asks is not counted.
+                assert not await shop.active("nobody's")
