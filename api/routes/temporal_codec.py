@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -16,12 +17,14 @@ from api.authentication import RequestsManager
 from api.observation import API
 from api.problems import refusals
 from api.resources import AppSettings
+from db.runs import TICKET_PREFIX
 from domain.errors import Invalid
 from payloads import EncryptedPayloads, PayloadUnreadable
 
 _log = structlog.get_logger(__name__)
 
 PATH: Final = "/temporal-codec"
+_TICKET: Final = re.compile(rb"\b" + TICKET_PREFIX.encode() + rb"[\w-]+")
 router = APIRouter(prefix=PATH, tags=["Temporal"])
 
 
@@ -53,13 +56,17 @@ class EncodedPayloads(BaseModel):
 async def decode_payloads(sent: EncodedPayloads, caller: RequestsManager, settings: AppSettings) -> EncodedPayloads:
     """Needs `access_requests.manage`. For the Temporal UI: what is not encrypted is answered as it is.
 
+    The tickets of scripts are left out: one that no script worker has redeemed yet stands for the secrets of its task.
     Set the UI's codec endpoint to this path without `/decode`, and have it pass the user's access token.
     """
     _log.info("payloads_decrypted", count=len(sent.payloads), by=str(caller.id))
     try:
-        return _said(await EncryptedPayloads(settings.temporal_encryption_keys).decode(_heard(sent)))
+        decoded = await EncryptedPayloads(settings.temporal_encryption_keys).decode(_heard(sent))
     except PayloadUnreadable as error:
         raise Invalid(("payloads", str(error))) from None
+    for payload in decoded:
+        payload.data = _TICKET.sub(TICKET_PREFIX.encode() + b"(hidden)", payload.data)
+    return _said(decoded)
 
 
 @router.post("/encode", summary="Encrypt payloads", responses=refusals("forbidden"))

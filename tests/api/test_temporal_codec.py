@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 
 import pytest
 from google.protobuf import json_format
 from pydantic import SecretStr
 from temporalio.api.common.v1 import Payload, Payloads
 
+import temporal_client
 from api.app import create_app
+from db import runs
 from domain.actors import Permission
+from domain.tasks import REDEEM_PATH, Attempt, Begun, RunCause
 from payloads import EncryptedPayloads
 from tests.api import house as houses
 from tests.api.house import House
@@ -59,6 +63,31 @@ async def test_nobody_else_does(encrypted_house: House) -> None:
     for path in ("decode", "encode"):
         assert (await encrypted_house.call("POST", f"/temporal-codec/{path}", somebody, json=sent)).status_code == 403
         assert (await encrypted_house.call("POST", f"/temporal-codec/{path}", json=sent)).status_code == 401
+
+
+async def test_a_ticket_that_may_not_be_redeemed_yet_is_shown_to_nobody(encrypted_house: House) -> None:
+    """It is the way to secrets, which whoever manages requests is not to learn."""
+    reader = await encrypted_house.person("codec.reader", Permission.REQUESTS)
+    task = await encrypted_house.task()
+    async with encrypted_house.db.connection() as connection:
+        run_id = await runs.make_on_its_own(connection, task.id, RunCause.MANUAL)
+    attempt = Attempt(run_id=run_id, holder="a worker", at=datetime.now(UTC))
+    order = await runs.begin(encrypted_house.db, attempt)
+    assert order is not None
+    # As a worker says it, in whatever is around it.
+    converter = temporal_client.data_converter(houses.settings(encrypted_house.url))
+    said = await converter.encode([order, Begun(run_id=run_id, order=order), {"tickets": [order.ticket] * 2}])
+    sealed = await EncryptedPayloads([KEY]).encode(said)
+    answer = await encrypted_house.call("POST", "/temporal-codec/decode", reader, json=as_the_ui_sends(*sealed))
+    assert answer.status_code == 200, answer.text
+    shown = [payload.data for payload in json_format.Parse(answer.text, Payloads()).payloads]
+    assert order.ticket.encode() in b"".join(payload.data for payload in said)
+    assert json.loads(shown[0])["ticket"] == "justiam_run_(hidden)"
+    assert json.loads(shown[0])["run_id"] == str(run_id)
+    assert json.loads(shown[2]) == {"tickets": ["justiam_run_(hidden)"] * 2}
+    assert order.ticket.removeprefix("justiam_run_").encode() not in b"".join(shown)
+    redeemed = await encrypted_house.client.post(REDEEM_PATH, json={"ticket": json.loads(shown[0])["ticket"]})
+    assert redeemed.status_code == 401
 
 
 async def test_a_payload_that_was_changed_is_said_to_be(encrypted_house: House) -> None:
