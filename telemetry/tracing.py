@@ -15,6 +15,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from temporalio.contrib.opentelemetry import TracingInterceptor
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -52,7 +53,13 @@ def interceptors() -> list[TracingInterceptor]:
     to see what came of a call.
     """
     made = provider()
-    return [] if made is None else [TracingInterceptor(made.get_tracer("justiam"))]
+    if made is None:
+        return []
+    interceptor = TracingInterceptor(made.get_tracer("justiam"))
+    # And no `baggage`, up to 8 KiB of which anybody may send, and proxies put people's names in: nobody here reads it,
+    # and headers of workflows are kept in histories, unencrypted.
+    interceptor.text_map_propagator = TraceContextTextMapPropagator()
+    return [interceptor]
 
 
 def flush() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ import pytest
 # Comes with pre-commit.
 import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
+from temporalio.client import Client
 
 from cli.dev import TemporalDevServer
 from db import tokens
@@ -185,6 +187,25 @@ def test_one_trace_goes_from_the_call_through_the_workflow_into_its_activities(r
     assert call["path"] == f"/api/v1/access-requests/{request_id}/approve"
     # What is asked for can be a secret: the code that an issuer sends somebody back with.
     assert "somebody" not in running.api.log.read_text()
+
+
+async def test_what_a_proxy_says_of_people_along_with_a_trace_is_kept_nowhere(
+    running: Running, own_temporal: TemporalDevServer
+) -> None:
+    trace = "7cf92f3577b34da6a3ce929d0e0e4739"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "baggage": "user.name=hushhush"}
+    request_id = running.submit(**headers)
+    answer = running.call("POST", f"/access-requests/{request_id}/approve", running.approver, headers=headers)
+    assert answer.is_success, answer.text
+    client = await Client.connect(own_temporal.address)
+    history = await client.get_workflow_handle(f"access-request-{request_id}").fetch_history()
+    carried = base64.b64decode(
+        history.to_json_dict()["events"][0]["workflowExecutionStartedEventAttributes"]["header"]["fields"][
+            "_tracer-data"
+        ]["data"]
+    ).decode()
+    assert trace in carried
+    assert "baggage" not in carried
 
 
 def test_a_name_that_could_forge_the_log_is_not_taken(running: Running) -> None:
