@@ -50,6 +50,7 @@ SECRETS_DIRECTORY: Final = Path(os.environ.get(SECRETS_VARIABLE) or "/run/secret
 _SECRET_KEY_MIN_CHARS: Final = 32
 _MASK: Final = "********"
 _HTTP_URL: Final = TypeAdapter(HttpUrl)
+_USER_INFO: Final = re.compile(r"://[^/?#\s\"]*@")
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _ISSUERS_EXAMPLE: Final = '[{"issuer": "https://login.example.com", "audience": "justiam"}]'
 
@@ -74,10 +75,14 @@ def _postgresql_url(url: SecretStr) -> SecretStr:
     if not text.startswith(("postgresql://", "postgres://")):
         raise ValueError("must start with postgresql://")
     try:
-        database = conninfo_to_dict(text).get("dbname")
+        parts = conninfo_to_dict(text)
     except psycopg.Error:
         # Not chained: libpq quotes the part it stumbled over, which may be the password.
         raise ValueError("is not a URL that PostgreSQL understands") from None
+    host, port, database = (str(parts.get(name, "")) for name in ("host", "port", "dbname"))
+    if "@" in host + database or not re.fullmatch(r"[0-9,]*", port):
+        # What is taken for host, port or database then is a part of the password, and named wherever they are.
+        raise ValueError("has a character in its user or password that must be percent-encoded: @ is %40, / is %2F")
     if not database:
         raise ValueError("must name a database, as in postgresql://user:password@host:5432/justiam")
     return url
@@ -106,6 +111,9 @@ def _host_and_port(address: str) -> str:
 
 
 def _without_trailing_slash(url: str) -> str:
+    if "@" in urlsplit(url).netloc:
+        # It is put into links and logs.
+        raise ValueError("must not have a user or a password in it")
     return str(_HTTP_URL.validate_python(url)).rstrip("/")
 
 
@@ -514,6 +522,8 @@ def describe_settings() -> list[SettingDescription]:
             value = _without_password(value) if name == "database_url" else _MASK
         elif value is not None and name == "oidc_issuers":
             value = _without_client_secrets(value)
+        if value is not None:
+            value = _USER_INFO.sub(f"://{_MASK}@", value) if name != "database_url" else value
         if field.is_required():
             default = None
         elif field.default is None:
@@ -535,9 +545,15 @@ def _without_client_secrets(issuers: str) -> str:
     if not isinstance(listed, list):
         # Whatever stands there may have a secret in it.
         return _MASK
-    secret = "web_client_secret"  # noqa: S105 - the name of the field
+    # A name that is unknown may be that of the secret, misspelt.
+    shown = OidcIssuer.model_fields.keys() - {"web_client_secret"}
     return json.dumps(
-        [{**each, secret: _MASK} if isinstance(each, dict) and secret in each else each for each in listed]
+        [
+            {name: value if name in shown else _MASK for name, value in each.items()}
+            if isinstance(each, dict)
+            else _MASK
+            for each in listed
+        ]
     )
 
 
@@ -575,8 +591,10 @@ def _explain(message: str) -> str:
 
 def _without_password(database_url: str) -> str:
     try:
-        parts = conninfo_to_dict(database_url)
-    except psycopg.Error:
+        _postgresql_url(SecretStr(database_url))
+    except ValueError:
+        # Nobody knows where in it the password is.
         return _MASK
+    parts = conninfo_to_dict(database_url)
     server = f"{parts.get('host', '')}:{parts.get('port', '5432')}"
     return f"postgresql://{parts.get('user', '')}:{_MASK}@{server}/{parts.get('dbname', '')}"

@@ -12,7 +12,14 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from cli.main import app
-from settings import ScriptWorkerSettings, Settings, SettingsError, describe_settings, load_settings
+from settings import (
+    ScriptWorkerSettings,
+    Settings,
+    SettingsError,
+    describe_settings,
+    load_script_worker_settings,
+    load_settings,
+)
 
 _DATABASE_URL = "postgresql://justiam:hush-hush@db.example.com:5433/access"
 _SECRET_KEY = "0123456789abcdef0123456789abcdef"
@@ -186,6 +193,10 @@ def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) 
         ("mysql://justiam:hush-hush@db/access", "must start with postgresql://"),
         ("postgresql://justiam:hush-hush%zz@db/access", "is not a URL that PostgreSQL understands"),
         ("postgresql://justiam:hush-hush@db", "must name a database"),
+        ("postgresql://justiam:a@hush-hush@db/access", "must be percent-encoded"),
+        ("postgresql://justiam:hush-hush/a@db/access", "must be percent-encoded"),
+        ("postgresql://justiam:hush-hush#a/b@db/access", "must be percent-encoded"),
+        ("postgresql://justiam:12/hush-hush@db/access", "must be percent-encoded"),
     ],
 )
 def test_a_wrong_database_url_is_explained_without_its_password(
@@ -193,6 +204,54 @@ def test_a_wrong_database_url_is_explained_without_its_password(
 ) -> None:
     monkeypatch.setenv("JUSTIAM_DATABASE_URL", url)
     with pytest.raises(SettingsError, match=problem) as error:
+        load_settings()
+    assert "hush" not in str(error.value)
+    assert "hush" not in CliRunner().invoke(app, ["settings"]).output
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://justiam:a%40hush-hush%2F@db.example.com:5433/access",
+        "postgresql://a.example.com:5432,b.example.com:5433/access?user=justiam%40server&password=hush-hush",
+        "postgresql:///access?host=/var/run/postgresql&user=justiam",
+        "postgresql://justiam:hush-hush@[::1]:5432/access",
+    ],
+)
+def test_what_postgresql_takes_for_a_url_is_one(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("JUSTIAM_DATABASE_URL", url)
+    assert load_settings().database_url.get_secret_value() == url
+    assert "hush" not in CliRunner().invoke(app, ["settings"]).output
+
+
+@pytest.mark.parametrize("variable", ["JUSTIAM_PUBLIC_URL", "JUSTIAM_TEMPORAL_UI_URL", "JUSTIAM_SCRIPT_API_URL"])
+def test_an_address_that_is_put_into_links_and_logs_has_no_password(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "https://somebody:hush-hush@access.example.com")
+    load = load_script_worker_settings if variable == "JUSTIAM_SCRIPT_API_URL" else load_settings
+    if variable == "JUSTIAM_SCRIPT_API_URL":
+        monkeypatch.delenv("JUSTIAM_DATABASE_URL")
+        monkeypatch.delenv("JUSTIAM_SECRET_KEY")
+    with pytest.raises(SettingsError, match=f"{variable} must not have a user or a password in it") as error:
+        load()
+    assert "hush" not in str(error.value)
+    assert "hush" not in CliRunner().invoke(app, ["settings"]).output
+
+
+@pytest.mark.parametrize(
+    "issuers",
+    [
+        '[{"issuer": "https://login.example.com", "audience": "a", "web_client_secert": "hush-hush"}]',
+        '[{"issuer": "https://somebody:hush-hush@login.example.com", "audience": "a"}]',
+        '["hush-hush"]',
+        '{"web_client_secret": "hush-hush"}',
+        '[{"web_client_secret": "hush-hush"',
+    ],
+)
+def test_issuers_are_shown_without_what_could_be_a_secret(monkeypatch: pytest.MonkeyPatch, issuers: str) -> None:
+    monkeypatch.setenv("JUSTIAM_OIDC_ISSUERS", issuers)
+    with pytest.raises(SettingsError) as error:
         load_settings()
     assert "hush" not in str(error.value)
     assert "hush" not in CliRunner().invoke(app, ["settings"]).output
