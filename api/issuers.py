@@ -42,6 +42,8 @@ _TIMEOUT: Final = httpx.Timeout(5.0)
 _LONGEST_ANSWER_SECS: Final = 10.0
 """For all of an answer: the timeout above is for each of its parts."""
 _LARGEST_ANSWER: Final = 524_288
+_MOST_SIGN_INS: Final = 20
+"""Codes that are being exchanged at a time. Anybody may bring any number of them, and none that is good."""
 _MOST_KEYS: Final = 100
 _RSA_MIN_BITS: Final = 2048
 _KEY_TYPES: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
@@ -66,9 +68,10 @@ class _Unusable(Exception):
 class _Issuer:
     """One issuer and its keys."""
 
-    def __init__(self, configured: OidcIssuer, client: httpx.AsyncClient) -> None:
+    def __init__(self, configured: OidcIssuer, client: httpx.AsyncClient, sign_ins: httpx.AsyncClient) -> None:
         self.configured = configured
         self._client = client
+        self._sign_ins = sign_ins
         self._keys: list[Key] = []
         self._about: dict[str, Any] = {}
         self._known_at: float | None = None
@@ -201,8 +204,8 @@ class _Issuer:
             raise httpx.ReadTimeout(f"{url} does not end its answer") from error
 
     async def _read(self, url: str, data: dict[str, str] | None, auth: httpx.Auth | None) -> dict[str, Any]:
-        method = "GET" if data is None else "POST"
-        asked = self._client.stream(method, url, headers={"Accept": "application/json"}, data=data, auth=auth)
+        client, method = (self._client, "GET") if data is None else (self._sign_ins, "POST")
+        asked = client.stream(method, url, headers={"Accept": "application/json"}, data=data, auth=auth)
         async with asked as answer:
             if answer.status_code != httpx.codes.OK:
                 raise _Unusable(f"{url} answers {answer.status_code}")
@@ -232,10 +235,14 @@ class Issuers:
 
     async def __aenter__(self) -> Self:
         if self._configured:
-            # A redirect would let whoever answers name another server.
-            client = httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False)
-            await self._connections.enter_async_context(client)
-            self._issuers = {each.issuer: _Issuer(each, client) for each in self._configured}
+            # A redirect would let whoever answers name another server. Apart, so that keys never wait for sign-ins.
+            client, sign_ins = [
+                await self._connections.enter_async_context(
+                    httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False, limits=limits)
+                )
+                for limits in (httpx.Limits(), httpx.Limits(max_connections=_MOST_SIGN_INS))
+            ]
+            self._issuers = {each.issuer: _Issuer(each, client, sign_ins) for each in self._configured}
         return self
 
     async def __aexit__(self, *_: object) -> None:

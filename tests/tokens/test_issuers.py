@@ -610,3 +610,32 @@ def _jwk(key: rsa.RSAPrivateKey) -> dict[str, Any]:
     jwk: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     jwk.pop("key_ops", None)
     return jwk
+
+
+class TestSignIns:
+    async def test_that_an_issuer_leaves_unanswered_are_few_and_keep_nobody_from_its_keys(self, issuer: Issuer) -> None:
+        """Anybody may bring codes that are none: a callback costs them a call."""
+        held: list[asyncio.StreamWriter] = []
+
+        async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            held.append(writer)
+
+        async with await asyncio.start_server(hold, "127.0.0.1", 0) as silent:
+            port = silent.sockets[0].getsockname()[1]
+            issuer.documents[DISCOVERY]["token_endpoint"] = f"http://127.0.0.1:{port}/token"
+            configured = OidcIssuer(issuer=issuer.url, audience=AUDIENCE)
+            async with Issuers([configured], leeway_secs=0) as trusted:
+                await trusted.endpoint(issuer.url, "token_endpoint")
+                codes = [asyncio.create_task(trusted.redeem(issuer.url, {"code": "x"}, None)) for _ in range(150)]
+                async with asyncio.timeout(20):
+                    while len(held) < 20:
+                        await asyncio.sleep(0.01)
+                # As when what is known of them has grown too old.
+                trusted._issuers[issuer.url]._known_at = trusted._issuers[issuer.url]._asked_at = None
+                assert (await trusted.verify(issuer.token())).subject == "dana-1"
+                assert len(held) == 20
+                for code in codes:
+                    code.cancel()
+                await asyncio.gather(*codes, return_exceptions=True)
+            for writer in held:
+                writer.transport.abort()
