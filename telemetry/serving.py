@@ -58,7 +58,18 @@ async def serving(
         return
     async with httpx.AsyncClient(trust_env=False, timeout=_PATIENCE_SECS) as http:
         app = _app(missing, refresh, f"http://127.0.0.1:{temporal_port}/metrics" if temporal_port else None, http)
-        config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            # Not the faster httptools, which keeps a head that does not end for as long as memory goes.
+            http="h11",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+        )
         server = _Server(config)
         serves = asyncio.create_task(_serve(server, port))
         try:
