@@ -16,6 +16,18 @@ from typing import Final
 
 _RUNTIME: Final = Path(__file__).with_name("go_runtime")
 _COMPILE_SECS: Final = 120.0
+_COMPILER_MEMORY_BYTES: Final = 2 * 1024**3
+"""For each process of the compiler. Go's own library takes a quarter of it."""
+_COMPILED_BYTES: Final = 64 * 1024**2
+"""A program has some 6 MiB, and is kept; a line of source can ask for gigabytes."""
+_LIMITED: Final = """
+import os, resource, sys
+for limit, most in ((resource.RLIMIT_DATA, sys.argv[1]), (resource.RLIMIT_FSIZE, sys.argv[2])):
+    hard = resource.getrlimit(limit)[1]
+    most = int(most) if hard == resource.RLIM_INFINITY else min(int(most), hard)
+    resource.setrlimit(limit, (most, most))
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 _OURS: Final = ("config", "idp", "secrets")
 """The packages that scripts import by these bare names."""
 _UNDEFINED: Final = re.compile(rf"undefined: ({'|'.join(_OURS)})\b")
@@ -109,6 +121,7 @@ async def _build(source: str, program: Path) -> str | None:
         (module / "task" / "task.go").write_text(source, errors="replace")
         made = program.with_name(f"{program.name}.{os.getpid()}.{id(source)}")
         process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", "-c", _LIMITED, str(_COMPILER_MEMORY_BYTES), str(_COMPILED_BYTES)),
             str(go),
             "build",
             "-trimpath",

@@ -57,6 +57,10 @@ async def carried_out(
     return await run(job, cache=cache)
 
 
+def sizes(directory: Path) -> list[int]:
+    return [path.stat().st_size for path in directory.rglob("*") if path.is_file()]
+
+
 def there(paths: list[str]) -> list[str]:
     return [path for path in paths if Path(path).exists()]
 
@@ -500,6 +504,13 @@ func Run() (string, error) {{ {body} }}
         result = await go("package task\n\nfunc Run() (string, error) {\n\treturn missing, nil\n}\n", cache)
         assert result.ending is Ending.FAILED
         assert "task.go:4:9: undefined: missing" in result.output
+
+    async def test_what_compiles_to_more_than_a_script_needs_is_refused_and_not_kept(self, cache: Path) -> None:
+        script = "package task\nvar X = [1 << 27]byte{1}\nfunc Run() (string, error) { return string(X[:1]), nil }\n"
+        result = await go(script, cache)
+        assert (result.ending, result.error) == (Ending.FAILED, "The script does not compile.")
+        assert "too large" in result.output
+        assert max(sizes(cache)) <= compiling._COMPILED_BYTES
 
     async def test_two_at_once_compile_once(self, cache: Path) -> None:
         script = 'package task\n\nfunc Run() (string, error) { return "once", nil }\n'
