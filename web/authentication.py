@@ -50,7 +50,9 @@ async def refuse_foreign_forms(request: Request) -> None:
     if request.method in {"GET", "HEAD"}:
         return
     settings: Settings = request.app.state.settings
-    own = settings.public_url or f"{request.url.scheme}://{request.headers.get('host', '')}"
+    # With sign-in for development, not under any name that leads here: a site of another's could give itself one.
+    known = settings.token_issuer if settings.dev_sign_in else settings.public_url
+    own = known or f"{request.url.scheme}://{request.headers.get('host', '')}"
     origin = request.headers.get("origin")
     if origin is None or _origin(origin) != _origin(own):
         raise Forbidden("This form was sent from another site. Open the page here and send it again.")

@@ -357,6 +357,18 @@ def test_a_client_secret_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> No
     assert "s3cret" not in repr(OidcIssuer.model_validate(issuer))
 
 
+async def test_in_development_a_site_that_names_this_machine_signs_nobody_in(new_database: Databases) -> None:
+    """DNS rebinding: its own name leads to 127.0.0.1, and its page comes from where it sends its forms."""
+    with new_database() as url:
+        async with open_pages(url, public_url=None, dev_sign_in=True) as house:
+            sent = {"user_id": str(house.admin.id)}
+            for name, status in (("evil.example:8000", 403), ("127.0.0.1:8000", 303)):
+                headers = {"Host": name, "Origin": f"http://{name}"}
+                answer = await house.client.post("/sign-in/as", data=sent, headers=headers)
+                assert answer.status_code == status, name
+                assert ("set-cookie" in answer.headers) is (status == 303)
+
+
 @pytest.mark.parametrize("elsewhere", [{"api_host": "192.0.2.1"}, {"public_url": "https://access.example"}])
 def test_the_sign_in_of_development_is_refused_off_this_machine(elsewhere: dict[str, str]) -> None:
     given = {"database_url": "postgresql://x/y", "secret_key": "k" * 40, "dev_sign_in": True}
