@@ -19,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities import dispatching
 from db import transitions
 from db.database import Database
-from db.transitions import DECIDABLE
+from db.transitions import DECIDABLE, REQUESTER_ACTIVE
 from domain.actors import SystemActor, workflow_id
 from domain.proofs import ProofKey
 from domain.states import Action, Status
@@ -234,7 +234,7 @@ async def _open_rows(db: Database, after: UUID) -> list[dict[str, Any]]:
     async with db.connection() as connection:
         rows = await connection.execute(
             f"""
-            SELECT {_HEAD}, {DECIDABLE} AS decidable, u.active AS requester_active, now() AS now,
+            SELECT {_HEAD}, {DECIDABLE} AS decidable, {REQUESTER_ACTIVE} AS requester_active, now() AS now,
                    r.created_at < now() - %(settled)s AS settled,
                    coalesce(r.status = 'approved' AND r.expires_at < now() - %(overdue)s, false) AS overdue
             FROM access_requests r JOIN users u ON u.id = r.requester_id

@@ -17,7 +17,7 @@ from api.bodies import BodyLimit
 from api.headers import ResponseHeaders
 from api.issuers import Issuers
 from api.limits import CallLimit
-from api.observation import API, Observation
+from api.observation import API, SCIM, Observation
 from api.orchestrator import Orchestrator
 from api.readiness import Readiness, Ready
 from api.routes import (
@@ -30,6 +30,7 @@ from api.routes import (
     oauth2,
     requests,
     scheduled_tasks,
+    scim,
     script_runs,
     secrets,
     templates,
@@ -133,7 +134,7 @@ async def readyz(request: Request, response: Response) -> Ready:
 
 
 def _include_routes(app: FastAPI) -> None:
-    # Nothing under /api/v1 is reached without a known caller, whatever a route forgets.
+    # Nothing under /api/v1 and /scim/v2 is reached without a known caller, whatever a route forgets.
     guards = [Depends(caller), Depends(bodies.acceptable)]
     # Routes are tried in this order, so the ones that are called most come first. One by one, because a router within
     # a router is matched twice for each call.
@@ -152,6 +153,8 @@ def _include_routes(app: FastAPI) -> None:
         temporal_codec,
     ):
         app.include_router(routes.router, prefix=API, dependencies=guards)
+    scim_guards = [Depends(caller), Depends(bodies.acceptable_to_scim)]
+    app.include_router(scim.router, prefix=SCIM, dependencies=scim_guards)
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -78,12 +78,26 @@ async def acceptable(request: Request) -> None:
         HTTPException: 415, it is not declared as JSON.
         Invalid: it is not JSON, or has something in it that cannot be stored.
     """
+    await _hold(request, "application/json")
+
+
+async def acceptable_to_scim(request: Request) -> None:
+    """As `acceptable`, also where the body is declared as SCIM (RFC 7644, section 8.1).
+
+    Raises:
+        HTTPException: 415, it is not declared as JSON.
+        Invalid: it is not JSON, or has something in it that cannot be stored.
+    """
+    await _hold(request, "application/scim+json", "application/json")
+
+
+async def _hold(request: Request, *media_types: str) -> None:
     if request.method not in {"POST", "PUT", "PATCH"} or not await request.body():
         return
     declared = Message()
     declared["Content-Type"] = request.headers.get("content-type", "")
-    if declared.get_content_type() != "application/json":
-        raise HTTPException(415, "Send the body as application/json.")
+    if declared.get_content_type() not in media_types:
+        raise HTTPException(415, f"Send the body as {media_types[0]}.")
     try:
         body = await request.json()
     except (ValueError, RecursionError):

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from api import bodies, problems
+from api import bodies, problems, scim_documents
+from api.observation import SCIM
 
 TITLE: Final = "JustIAM Access Requests"
 
@@ -74,6 +75,12 @@ TAGS: Final[list[dict[str, Any]]] = [
         "name": "Audit log",
         "description": "Every administrative change: who, what, before and after. Append-only and chained.",
     },
+    {
+        "name": "SCIM Users",
+        "description": "People, as identity providers keep them current (RFC 7644). Errors and lists are SCIM's.",
+    },
+    {"name": "SCIM Groups", "description": "Groups and their members, as identity providers keep them current."},
+    {"name": "SCIM service", "description": "What of SCIM is served, for clients that ask."},
     {"name": "Temporal", "description": "For the Temporal UI, where histories are encrypted: its codec server."},
 ]
 
@@ -160,11 +167,22 @@ def _parameter_after(collection: str, path: str) -> str | None:
 
 def _refuse_bodies(paths: dict[str, Any]) -> None:
     """Say of whatever takes a body how `bodies` refuses it."""
-    refused = {str(status): answer for status, answer in problems.refusals(*bodies.REFUSALS).items()}
-    for operations in paths.values():
+    for path, operations in paths.items():
+        refusals = problems.scim_refusals if path.startswith(f"{SCIM}/") else problems.refusals
+        refused = {str(status): answer for status, answer in refusals(*bodies.REFUSALS).items()}
         for operation in operations.values():
             if "requestBody" in operation:
                 operation["responses"] = dict(sorted({**refused, **operation["responses"]}.items()))
+
+
+def _refuse_in_scim(schema: dict[str, Any]) -> None:
+    """SCIM has no 422, which FastAPI documents of itself."""
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            if path.startswith(f"{SCIM}/"):
+                operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
 
 
 def install(app: FastAPI) -> None:
@@ -179,9 +197,10 @@ def install(app: FastAPI) -> None:
                 tags=app.openapi_tags,
                 routes=app.routes,
             )
-            schema["components"]["schemas"].update(problems.schemas())
+            schema["components"]["schemas"].update(problems.schemas() | scim_documents.schemas())
             _link(schema["paths"])
             _refuse_bodies(schema["paths"])
+            _refuse_in_scim(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MACHINES_PATHS: Final = ("/api/", "/oauth2/", "/script-runs/", "/.well-known/")
+MACHINES_PATHS: Final = ("/api/", "/scim/", "/oauth2/", "/script-runs/", "/.well-known/")
 """What only programs call."""
 
 

@@ -17,6 +17,8 @@ _log = structlog.get_logger("http")
 
 API: Final = "/api/v1"
 """What every route of the API is below."""
+SCIM: Final = "/scim/v2"
+"""What every route for SCIM clients is below."""
 HEADER: Final = "X-Request-Id"
 """Names a call in the log; a proxy before us may have named it already."""
 _ID: Final = re.compile(r"[\w.:-]{1,64}", re.ASCII)
@@ -74,4 +76,5 @@ def _route(scope: Scope) -> str:
     route: Any = scope.get("route")
     path = str(getattr(route, "path", "")) or _NO_ROUTE
     # A route does not know what it is below.
-    return API + path if path != _NO_ROUTE and scope["path"].startswith(f"{API}/") else path
+    above = next((prefix for prefix in (API, SCIM) if scope["path"].startswith(f"{prefix}/")), "")
+    return above + path if path != _NO_ROUTE else path

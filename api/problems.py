@@ -1,7 +1,7 @@
 """Refusals as problem documents (RFC 9457): the one place where an error becomes HTTP.
 
 Everything that goes wrong is answered in this form, whatever the client sent: `code` is stable and made for programs,
-`detail` for the person who has to act on it.
+`detail` for the person who has to act on it. SCIM clients are answered in theirs (RFC 7644, section 3.12).
 """
 
 from __future__ import annotations
@@ -17,19 +17,27 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
+from scim2_models import Error as ScimError
+from scim2_models import SCIMException
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from domain.errors import AccessError, Invalid, SecretUnreadable, TooManyCalls
+from api.observation import SCIM
+from domain.errors import AccessError, InUse, Invalid, SecretUnreadable, TooManyCalls
 
 _log = structlog.get_logger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
+_SCIM_MEDIA_TYPE: Final = "application/scim+json"
+_SCIM_ERROR: Final = "#/components/schemas/ScimError"
+_NOT_OF_SCIM: Final = frozenset({f"{SCIM}/Me", f"{SCIM}/Bulk", f"{SCIM}/.search"})
+"""What RFC 7644 has and this service does not."""
 _RETRY_AFTER_SECS: Final = "2"
 _MOST_ERRORS: Final = 50
 """A body can be wrong in more places than anybody reads; the answer must not grow with it."""
 _LONGEST_FIELD: Final = 200
+_LONGEST_DETAIL: Final = 1_000
 _SUMMARISED_ERRORS: Final = 3
 
 _KINDS: Final[dict[str, tuple[int, str, str]]] = {
@@ -106,6 +114,10 @@ _CODE_OF_STATUS: Final = {
 }
 
 
+_SCIM_CODES: Final = {"in_use": "uniqueness", "validation_error": "invalidValue"}
+"""The `scimType` of errors, where RFC 7644 has one."""
+
+
 class FieldError(BaseModel):
     """What is wrong with one field."""
 
@@ -180,6 +192,23 @@ def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
     return documented
 
 
+def scim_refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """As `refusals`, of a route that SCIM clients call."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for answer in refusals(*codes).values():
+        for code, example in answer["content"][MEDIA_TYPE]["examples"].items():
+            error = _scim_error(code, example["value"]["detail"])
+            response = documented.setdefault(
+                int(error.status or 0),
+                {**answer, "content": {_SCIM_MEDIA_TYPE: {"schema": {"$ref": _SCIM_ERROR}, "examples": {}}}},
+            )
+            response["content"][_SCIM_MEDIA_TYPE]["examples"][code] = {
+                "summary": example["summary"],
+                "value": error.model_dump(),
+            }
+    return documented
+
+
 def schemas() -> dict[str, Any]:
     """The schemas that `refusals` refers to, for `components` of the OpenAPI document."""
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -189,6 +218,7 @@ def schemas() -> dict[str, Any]:
 def install(app: FastAPI) -> None:
     """Answer every error of `app` with a problem document."""
     app.add_exception_handler(AccessError, _access_error)
+    app.add_exception_handler(SCIMException, _scim_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
     for kind in (
@@ -207,15 +237,15 @@ async def _access_error(request: Request, raised: Exception) -> Response:
     code = error.code if error.code in _KINDS else AccessError.code
     if code == AccessError.code:
         _log.error("refused without a code", path=request.scope["path"], detail=error.detail)
-        return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
+        return _say(request, code, _KINDS[code][2])
     if isinstance(error, Invalid):
         return _invalid(request, error.errors)
     if isinstance(error, TooManyCalls):
         headers = {"Retry-After": str(error.retry_after_secs)}
-        return answer(problem(code, error.detail, instance=_instance(request)), headers)
+        return _say(request, code, error.detail, headers)
     if isinstance(error, SecretUnreadable):
         _log.error("a secret cannot be decrypted", path=request.scope["path"], detail=error.detail)
-    return answer(problem(code, error.detail, instance=_instance(request)))
+    return _say(request, code, error.detail)
 
 
 async def _validation_error(request: Request, raised: Exception) -> Response:
@@ -230,25 +260,27 @@ async def _http_exception(request: Request, raised: Exception) -> Response:
         return _invalid(request, [("body", "is not JSON that can be read")])
     code = _CODE_OF_STATUS.get(error.status_code, AccessError.code)
     path = request.scope["path"]
+    if path in _NOT_OF_SCIM:
+        return _say_in_scim(ScimError(status=501, detail=f"{path} is not supported."))
     if code == "method_not_allowed":
         headers = {"Allow": ", ".join(sorted(_methods(request)))}
     detail = {
         "not_found": f"There is nothing at {path}.",
         "method_not_allowed": f"{path} answers to {headers.get('Allow')}.",
     }.get(code, error.detail)
-    return answer(problem(code, detail, instance=_instance(request)), headers)
+    return _say(request, code, detail, headers)
 
 
 async def _record_unavailable(request: Request, error: Exception) -> Response:
     _log.warning("the database is unavailable", path=request.scope["path"], error=str(error))
     code = "record_unavailable"
-    return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
+    return _say(request, code, _KINDS[code][2])
 
 
 async def _internal_error(request: Request, _: Exception) -> Response:
     # The server logs the exception with its traceback: Starlette raises it again once this is sent.
     code = AccessError.code
-    return answer(problem(code, _KINDS[code][2], instance=_instance(request)))
+    return _say(request, code, _KINDS[code][2])
 
 
 def _methods(request: Request) -> set[str]:
@@ -269,7 +301,7 @@ def _invalid(request: Request, errors: Sequence[tuple[str, str]]) -> Response:
     detail = Invalid(*kept[:_SUMMARISED_ERRORS]).detail
     if len(errors) > _SUMMARISED_ERRORS:
         detail += f"; and {len(errors) - _SUMMARISED_ERRORS} more"
-    return answer(problem(Invalid.code, detail, instance=_instance(request), errors=kept))
+    return _say(request, Invalid.code, detail, errors=kept)
 
 
 def _field_error(error: dict[str, Any]) -> tuple[str, str]:
@@ -288,6 +320,42 @@ def _field_error(error: dict[str, Any]) -> tuple[str, str]:
     message = message.removeprefix("Value error, ").replace("Input should", "must", 1)
     # Not where it begins with an abbreviation, as in “UUID input …”.
     return path, message if message[:2].isupper() else message[:1].lower() + message[1:]
+
+
+def _say(
+    request: Request,
+    code: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    errors: Iterable[tuple[str, str]] | None = None,
+) -> Response:
+    """The answer, in the words of who called."""
+    if request.scope["path"].startswith(f"{SCIM}/"):
+        error = _scim_error(code, detail)
+        if request.method == "DELETE" and error.status == status_and_title(InUse.code)[0]:
+            # Something else depends on it; nothing of it is taken.
+            error.scim_type = None
+        return _say_in_scim(error, headers)
+    return answer(problem(code, detail, instance=_instance(request), errors=errors), headers)
+
+
+def _scim_error(code: str, detail: str) -> ScimError:
+    status = 400 if code == Invalid.code else status_and_title(code)[0]
+    return ScimError(status=status, scim_type=_SCIM_CODES.get(code), detail=_printable(detail))
+
+
+def _say_in_scim(error: ScimError, headers: dict[str, str] | None = None) -> Response:
+    return Response(
+        error.model_dump_json(),
+        status_code=error.status or 500,
+        headers={**_headers(error.status or 500), **(headers or {})},
+        media_type=_SCIM_MEDIA_TYPE,
+    )
+
+
+async def _scim_exception(_: Request, raised: Exception) -> Response:
+    error = cast("SCIMException", raised).to_error()
+    return _say_in_scim(error.model_copy(update={"detail": _printable(error.detail or "")[:_LONGEST_DETAIL]}))
 
 
 def _instance(request: Request) -> str:

@@ -25,6 +25,8 @@ IDS: Final = {
     "run_id": "SELECT id FROM task_runs ORDER BY id LIMIT 1",
     "integration_id": "SELECT id FROM integrations ORDER BY id LIMIT 1",
     "secret_id": "SELECT id FROM secrets ORDER BY id LIMIT 1",
+    "name": "SELECT 'User'",
+    "uri": "SELECT 'urn:ietf:params:scim:schemas:core:2.0:User'",
 }
 """What a path may name, as a record has most of it."""
 
@@ -45,7 +47,9 @@ class Asked:
     def items(self) -> int | None:
         """How many rows were on the page; None where it is not one."""
         document = self.answer.json()
-        return len(document["items"]) if isinstance(document, dict) and "items" in document else None
+        # A list of SCIM's has one of these instead.
+        found = [document[name] for name in ("items", "Resources") if isinstance(document, dict) and name in document]
+        return len(found[0]) if found else None
 
 
 @contextmanager

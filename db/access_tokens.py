@@ -10,7 +10,7 @@ from uuid import UUID
 
 import psycopg
 
-from db.claims import HELD, get_effective_mapping_values
+from db.claims import HELD, OUTLASTS, get_effective_mapping_values
 from db.database import Database
 from db.signing_keys import SIGNING_KID
 
@@ -123,14 +123,14 @@ async def holder(db: Database, jti: UUID, app_id: UUID) -> Holder | None:
     """
     async with db.connection() as connection:
         rows = await connection.execute(
-            """
+            f"""
             SELECT u.id, u.email
             FROM access_tokens t JOIN users u ON u.id = t.user_id AND u.active
             WHERE t.jti = %(jti)s AND t.app_id = %(app_id)s AND t.expires_at > now() AND NOT EXISTS (
                 SELECT FROM unnest(t.group_ids) AS drawn_on (group_id) WHERE NOT EXISTS (
                     SELECT FROM group_members m JOIN groups g ON g.id = m.group_id
                     WHERE m.group_id = drawn_on.group_id AND m.user_id = t.user_id
-                      AND (g.expires_at IS NULL OR g.expires_at > now())
+                      AND {OUTLASTS}
                 )
             )
             """,

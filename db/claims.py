@@ -11,14 +11,20 @@ from uuid import UUID
 
 from db.database import Connection
 
+OUTLASTS: Final = """
+    (g.expires_at IS NULL OR (g.expires_at > now() AND (u.deactivated_at IS NULL OR g.created_at > u.deactivated_at)))
+"""
+"""Whether a group `g` still brings something to its member `u`: a grant ends with its time, and with a deactivation,
+also of somebody who is active again before the workflow has looked."""
+
 
 async def get_groups(connection: Connection, user_id: UUID) -> list[dict[str, object]]:
     """The groups of a person, temporary ones included while they last: id, name, system, expires_at."""
     rows = await connection.execute(
-        """
+        f"""
         SELECT g.id, g.name, g.system, g.expires_at
         FROM group_members m JOIN users u ON u.id = m.user_id AND u.active JOIN groups g ON g.id = m.group_id
-        WHERE m.user_id = %s AND (g.expires_at IS NULL OR g.expires_at > now())
+        WHERE m.user_id = %s AND {OUTLASTS}
         ORDER BY g.name
         """,
         [user_id],
@@ -26,11 +32,11 @@ async def get_groups(connection: Connection, user_id: UUID) -> list[dict[str, ob
     return await rows.fetchall()
 
 
-HELD: Final = """
+HELD: Final = f"""
     SELECT a.claim, a.value, g.id AS group_id, g.expires_at
     FROM group_members m
     JOIN users u ON u.id = m.user_id AND u.active
-    JOIN groups g ON g.id = m.group_id AND (g.expires_at IS NULL OR g.expires_at > now())
+    JOIN groups g ON g.id = m.group_id AND {OUTLASTS}
     JOIN app_mapping_groups l ON l.group_id = g.id
     JOIN app_mappings a ON a.id = l.mapping_id
     WHERE m.user_id = %(user_id)s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -24,7 +25,10 @@ from domain.deciding import Person
 from domain.directory import GroupValues, refuse_giving, refuse_reserved
 from domain.errors import InUse, NotFound, SystemGroup
 
-_TAKEN: Final = {"uq_groups_name": "Another group has this name."}
+TAKEN: Final = {
+    "uq_groups_name": "Another group has this name.",
+    "uq_groups_external_id": "Another group has this external id.",
+}
 
 
 class GroupView(GroupValues, Identified):
@@ -86,7 +90,7 @@ async def create(db: Database, caller: Person, values: GroupValues) -> GroupView
     """
     refuse_reserved(values.name)
     refuse_giving(caller.permissions, set(values.permissions), "The group")
-    with unique(_TAKEN):
+    with unique(TAKEN):
         async with db.session() as session:
             group = Group(**values.model_dump(mode="json"))
             session.add(group)
@@ -105,7 +109,7 @@ async def replace(db: Database, caller: Person, group_id: UUID, values: GroupVal
         InUse: another group has the name.
     """
     refuse_reserved(values.name)
-    with unique(_TAKEN):
+    with unique(TAKEN):
         async with db.session() as session:
             group = await lock(session, group_id, key=True)
             refuse_giving(caller.permissions, {*group.permissions, *values.permissions}, "The group")
@@ -200,13 +204,7 @@ async def add_member(db: Database, caller: Person, group_id: UUID, user_id: UUID
         refuse_giving(caller.permissions, set(group.permissions), "The group")
         if await session.get(User, user_id) is None:
             raise NotFound("There is no user with this id.")
-        joining = insert(GroupMember).values(group_id=group_id, user_id=user_id)
-        by_hand = {"issuer": None}
-        await session.exec(
-            joining.on_conflict_do_update(
-                index_elements=["group_id", "user_id"], set_=by_hand, where=col(GroupMember.issuer).is_not(None)
-            )
-        )
+        await join(session, group_id, [user_id])
 
 
 async def remove_member(db: Database, caller: Person, group_id: UUID, user_id: UUID) -> list[UUID]:
@@ -223,13 +221,33 @@ async def remove_member(db: Database, caller: Person, group_id: UUID, user_id: U
     async with db.session() as session:
         group = await lock(session, group_id)
         refuse_giving(caller.permissions, set(group.permissions), "The group")
-        removed = await session.exec(
-            deletion(GroupMember).where(col(GroupMember.group_id) == group_id, col(GroupMember.user_id) == user_id)
-        )
-        if not removed.rowcount:
+        if not await leave(session, group_id, [user_id]):
             return []
         marked = await attention.mark(session, group_ids=[group_id])
     return await attention.mark_late(db, marked, group_ids=[group_id])
+
+
+async def join(session: AsyncSession, group_id: UUID, user_ids: Iterable[UUID]) -> None:
+    """Have people join a group that is locked, in this order, as `add_member` has one."""
+    rows = [{"group_id": group_id, "user_id": user_id} for user_id in dict.fromkeys(user_ids)]
+    if rows:
+        await session.exec(
+            insert(GroupMember)
+            .values(rows)
+            .on_conflict_do_update(
+                index_elements=["group_id", "user_id"],
+                set_={"issuer": None},
+                where=col(GroupMember.issuer).is_not(None),
+            )
+        )
+
+
+async def leave(session: AsyncSession, group_id: UUID, user_ids: Sequence[UUID]) -> bool:
+    """Have people leave a group that is locked; whether there were any."""
+    left = await session.exec(
+        deletion(GroupMember).where(col(GroupMember.group_id) == group_id, col(GroupMember.user_id).in_(user_ids))
+    )
+    return bool(left.rowcount)
 
 
 async def lock(session: AsyncSession, group_id: UUID, *, key: bool = False) -> Group:

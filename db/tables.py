@@ -77,6 +77,8 @@ class User(SQLModel, table=True):
             postgresql_ops={"lowered": "gin_trgm_ops"},
         ),
         Index("ix_users_created", text("created_at DESC"), text("id DESC")),
+        Index("uq_users_user_name", text("lower(coalesce(user_name, email))"), unique=True),
+        Index("uq_users_external_id", "external_id", unique=True),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
@@ -85,6 +87,16 @@ class User(SQLModel, table=True):
     active: bool = Field(default=True, nullable=False, sa_column_kwargs={"server_default": text("true")})
     owner_id: UUID | None = _references("users.id", on_delete="RESTRICT", null=True, index=True)
     """The person a service account belongs to; to every rule the two are one and the same."""
+    deactivated_at: datetime | None = _instant(null=True)
+    """When it was last deactivated. What was asked for and granted before is over, also if it is activated again."""
+    user_name: str | None = Field(default=None, sa_type=Text)
+    """What SCIM clients call the person. None: the address."""
+    external_id: str | None = Field(default=None, sa_type=Text)
+    """By what a SCIM client knows the person."""
+    profile: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONB))
+    """What a SCIM client said of name and address, to give it back (`domain.scim`). None: it said nothing."""
+    left_at: datetime | None = _instant(null=True)
+    """When a SCIM client deleted the person. Whoever is made with the same name is this account again."""
     created_at: datetime = _instant(now=True)
 
 
@@ -106,6 +118,7 @@ class Group(SQLModel, table=True):
         CheckConstraint("NOT system OR permissions = '{}'", name="system_without_permissions"),
         CheckConstraint("system = (substr(id::text, 15, 1) = '8')", name="system_by_id"),
         Index("uq_groups_name", text("lower(name)"), unique=True),
+        Index("uq_groups_external_id", "external_id", unique=True),
         Index("ix_groups_created", text("created_at DESC"), text("id DESC"), postgresql_where=text("NOT system")),
         Index("ix_groups_permissions", "permissions", postgresql_using="gin", postgresql_where=text("NOT system")),
     )
@@ -119,6 +132,8 @@ class Group(SQLModel, table=True):
     system: bool = Field(default=False, nullable=False, sa_column_kwargs={"server_default": text("false")})
     request_id: UUID | None = Field(default=None, unique=True)
     """The request whose grant this group carries; no foreign key, which would make the tables a circle."""
+    external_id: str | None = Field(default=None, sa_type=Text)
+    """By what a SCIM client knows the group."""
     expires_at: datetime | None = _instant(null=True)
     created_at: datetime = _instant(now=True)
 

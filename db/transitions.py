@@ -51,8 +51,12 @@ DECIDABLE: Final = """
 """
 """Whether somebody who was asked can decide, for a row `r` of `access_requests` and its requester `u`."""
 
+REQUESTER_ACTIVE: Final = "(u.active AND (u.deactivated_at IS NULL OR u.deactivated_at < r.created_at))"
+"""Whether the requester `u` of a row `r` may have what it asks for: who was deactivated since has to ask again."""
+
 _ROW: Final = f"""
-    SELECT r.*, u.email AS requester_email, u.name AS requester_name, u.active AS requester_active,
+    SELECT r.*, u.email AS requester_email, u.name AS requester_name,
+           {REQUESTER_ACTIVE} AS requester_active,
            EXISTS (SELECT FROM integrations i WHERE i.enabled) AS integrated,
            coalesce(u.owner_id, u.id) AS requester_principal_id,
            {DECIDABLE} AS decidable,

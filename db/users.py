@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, Field
-from sqlalchemy import func
+from sqlalchemy import delete, func, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db import attention, claims, people
 from db.database import Connection, Database, driver_connection
 from db.paging import Page, Position, newest_first
-from db.tables import GroupMember, User
+from db.tables import ApiToken, Group, GroupMember, User, UserIdentity, WebSession
 from db.uniqueness import unique
 from db.views import Identified
 from domain.actors import Permission
@@ -22,7 +24,22 @@ from domain.deciding import Person
 from domain.directory import UserValues, refuse_giving
 from domain.errors import Invalid, NotFound
 
-_TAKEN: Final = {"uq_users_email": "Another user has this email address."}
+_TAKEN: Final = {
+    "uq_users_email": "Another user has this email address.",
+    "uq_users_user_name": "Another user has this address or user name.",
+    "uq_users_external_id": "Another user has this external id.",
+}
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What an account is to be from now on."""
+
+    values: UserValues
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What it has beside these."""
+    leaves: bool = False
+    """The person leaves for good: groups, identities, tokens and sessions are forgotten, and come back with nobody."""
 
 
 class UserView(UserValues, Identified):
@@ -120,6 +137,12 @@ async def create(db: Database, values: UserValues) -> UserView:
         InUse: another user has the email address.
         Invalid: the owner is unknown, deactivated, or a service account.
     """
+    return _view(await make(db, Revision(values)))
+
+
+async def make(db: Database, revision: Revision) -> User:
+    """Make an account, as `create` does."""
+    values = revision.values
     with unique(_TAKEN):
         async with db.session() as session:
             if values.owner_id is not None:
@@ -133,11 +156,11 @@ async def create(db: Database, values: UserValues) -> UserView:
                     raise Invalid(("owner_id", "is a service account; a service account belongs to a person"))
                 if not owner.active:
                     raise Invalid(("owner_id", "is deactivated"))
-            user = User(**values.model_dump())
+            user = User(**values.model_dump(), **revision.columns)
             session.add(user)
             await session.flush()
             await session.refresh(user)
-            return _view(user)
+            return user
 
 
 async def replace(db: Database, caller: Person, user_id: UUID, values: UserValues) -> tuple[UserView, list[UUID]]:
@@ -152,6 +175,24 @@ async def replace(db: Database, caller: Person, user_id: UUID, values: UserValue
         InUse: another user has the email address.
         Invalid: the owner is another one, is deactivated, or the caller deactivates themselves.
     """
+    user, marked = await revise(db, caller, user_id, lambda _: Revision(values))
+    return _view(user), marked
+
+
+async def revise(
+    db: Database, caller: Person, user_id: UUID, decide: Callable[[User], Revision | None]
+) -> tuple[User, list[UUID]]:
+    """Change an account to what is decided when nobody else can change it, as `replace` does.
+
+    Args:
+        db: the record.
+        caller: who changes it.
+        user_id: which.
+        decide: what it is to be; None: it stays as it is.
+
+    Raises:
+        As `replace` does, and what `decide` raises.
+    """
     with unique(_TAKEN):
         async with db.session() as session:
             user = await session.get(User, user_id)
@@ -160,6 +201,10 @@ async def replace(db: Database, caller: Person, user_id: UUID, values: UserValue
             # The owner before the account: who deactivates an owner locks in this order too.
             owner = None if user.owner_id is None else await _locked(session, user.owner_id, share=True)
             user = await _locked(session, user_id)
+            revision = decide(user)
+            if revision is None:
+                return user, []
+            values = revision.values
             async with driver_connection(session) as connection:
                 at_hand = await people.permissions_at_hand(connection, user_id)
             refuse_giving(caller.permissions, at_hand, "The account, or a service account that it owns,")
@@ -170,15 +215,43 @@ async def replace(db: Database, caller: Person, user_id: UUID, values: UserValue
             if values.active and owner is not None and not owner.active:
                 raise Invalid(("active", "the owner is deactivated"))
             ended = user.active and not values.active
-            user.sqlmodel_update(values.model_dump())
+            if values.active:
+                # Whoever is back has not left.
+                user.left_at = None
+            user.sqlmodel_update({**values.model_dump(), **revision.columns})
+            if ended:
+                user.deactivated_at = await _now(session)
             await session.flush()
             user_ids = [user_id, *(await _deactivate_owned(session, user_id) if ended else [])]
-            group_ids = await _groups_of(session, user_ids) if ended else []
-            marked = await attention.mark(session, group_ids=group_ids, user_ids=user_ids) if ended else []
-            view = _view(user)
-    if ended:
+            group_ids = await _groups_of(session, user_ids) if ended or revision.leaves else []
+            if revision.leaves:
+                await _forget(session, user_id)
+            told = bool(group_ids) or ended
+            marked = await attention.mark(session, group_ids=group_ids, user_ids=user_ids) if told else []
+    if told:
         marked = await attention.mark_late(db, marked, group_ids=group_ids, user_ids=user_ids)
-    return view, marked
+    return user, marked
+
+
+async def _now(session: AsyncSession) -> datetime:
+    # Not when the transaction began: a request of a moment ago is older than the deactivation that waited for it.
+    moment: datetime = (await session.exec(select(func.clock_timestamp()))).one()
+    return moment
+
+
+async def _forget(session: AsyncSession, user_id: UUID) -> None:
+    """What would make somebody of an account that nobody has: whoever has it next begins with nothing."""
+    temporary = select(col(Group.id)).where(col(Group.system))
+    await session.exec(
+        delete(GroupMember).where(col(GroupMember.user_id) == user_id, col(GroupMember.group_id).not_in(temporary))
+    )
+    await session.exec(delete(UserIdentity).where(col(UserIdentity.user_id) == user_id))
+    await session.exec(delete(WebSession).where(col(WebSession.user_id) == user_id))
+    await session.exec(
+        update(ApiToken)
+        .where(col(ApiToken.user_id) == user_id, col(ApiToken.revoked_at).is_(None))
+        .values(revoked_at=func.now())
+    )
 
 
 async def _locked(session: AsyncSession, user_id: UUID, *, share: bool = False) -> User:
@@ -198,8 +271,10 @@ async def _deactivate_owned(session: AsyncSession, owner_id: UUID) -> list[UUID]
         .with_for_update(key_share=True)
     )
     ids = []
+    now = await _now(session)
     for account in owned:
         account.active = False
+        account.deactivated_at = now
         ids.append(account.id)
     await session.flush()
     return ids

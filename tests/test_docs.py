@@ -104,6 +104,13 @@ def test_every_route_is_in_the_table() -> None:
     assert len(listed) == len(set(listed))
 
 
+def test_every_route_of_scim_is_in_its_table() -> None:
+    listed = TABLE_ROUTE.findall((ROOT / "docs/scim.md").read_text())
+    assert {(method, re.sub(r"\{\w+\}", "{}", path)) for method, path in listed} == {
+        route for route in routes() if route[1].startswith("/scim/v2/")
+    }
+
+
 def test_every_error_is_in_the_table() -> None:
     listed = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
     assert {(int(status), code) for status, code in listed} == {

@@ -78,8 +78,9 @@ class House:
 
     async def call(self, method: str, path: str, by: Somebody | None = None, **request: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {by.token}"} if by else {}
+        below = "" if path.startswith("/scim/") else "/api/v1"
         return await self.client.request(
-            method, f"/api/v1{path}", headers={**headers, **request.pop("headers", {})}, **request
+            method, f"{below}{path}", headers={**headers, **request.pop("headers", {})}, **request
         )
 
     async def person(self, name: str, *permissions: Permission, owner: Somebody | None = None) -> Somebody:

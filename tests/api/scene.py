@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from pydantic import SecretStr
 
 from db import integrations, runs, secrets, tokens
+from domain import scim
 from domain.actors import Permission
 from domain.integrations import IntegrationValues
 from domain.secrets import NewSecret
@@ -34,6 +35,23 @@ def integration() -> dict[str, Any]:
         "events": ["access_request.submitted"],
         "url": "https://nowhere.invalid/",
     }
+
+
+def scim_user(**values: Any) -> dict[str, Any]:
+    """A User as SCIM clients send one, whom there is not yet."""
+    address = f"{new('new').replace(' ', '.')}@example.com"
+    return {"schemas": [str(scim.User.__schema__)], "userName": address, "active": True, **values}
+
+
+def scim_group(**values: Any) -> dict[str, Any]:
+    """A Group as SCIM clients send one, which there is not yet."""
+    return {"schemas": [str(scim.Group.__schema__)], "displayName": new("group"), **values}
+
+
+def scim_patch(display_name: str) -> dict[str, Any]:
+    """A PATCH of SCIM that names something anew."""
+    operation = {"op": "replace", "path": "displayName", "value": display_name}
+    return {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [operation]}
 
 
 class Scene:
@@ -117,6 +135,9 @@ class Scene:
 
     async def powerful_group(self) -> dict[str, Any]:
         return {**await self.group(Permission.REQUESTS), "permissions": [Permission.REQUESTS]}
+
+    async def of_scim(self) -> dict[str, Any]:
+        return {"name": "User", "uri": str(scim.User.__schema__)}
 
     async def application(self) -> dict[str, Any]:
         return {"app_id": (await self.house.application(new("application"))).id}

@@ -190,7 +190,7 @@ class TestBodies:
         ):
             answer = await standing_house.call(method, _filled(path), standing_house.admin, json=body)
             problem = check_problem(answer, 422, "validation_error")
-            assert problem["errors"] == [{"field": "body", "message": message}]
+            assert problem["detail"] == f"body: {message}"
 
     @EVERY_BODY
     @pytest.mark.parametrize(
@@ -329,7 +329,10 @@ class TestQueries:
         self, standing_house: House, method: str, path: str, parameter: str, value: str
     ) -> None:
         answer = await standing_house.call(method, f"{_filled(path)}?{parameter}={value}", standing_house.admin)
-        if answer.status_code == 200:
+        if answer.status_code == 200 and path.startswith("/scim/"):
+            # To SCIM, less than the least is the least, and more than the most is the most.
+            assert parameter in {"startIndex", "count"} or answer.json()["totalResults"] == 0
+        elif answer.status_code == 200:
             assert answer.json()["items"] == []
         else:
             check_problem(answer, {404, 422})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from api.documentation import DESCRIPTION
+from api.problems import MEDIA_TYPE
 from tests.api.house import House
 from tests.api.test_adversarial import OPENAPI, ROUTES
 
@@ -33,6 +34,13 @@ SPECIFIED = [
 ]
 
 
+ERRORS = {"application/problem+json": "Problem", "application/scim+json": "ScimError"}
+
+
+def _is_scim(operation: dict[str, Any]) -> bool:
+    return bool(operation["tags"][0].startswith("SCIM"))
+
+
 class TestOpenApi:
     @OPERATIONS
     def test_says_what_each_route_does(self, operation: dict[str, Any]) -> None:
@@ -49,18 +57,21 @@ class TestOpenApi:
         assert succeeding
         for status, answer in succeeding.items():
             if status != "204":
-                assert answer["content"]["application/json"]["schema"]
+                media_type = "application/scim+json" if _is_scim(operation) else "application/json"
+                assert answer["content"][media_type]["schema"]
 
     @OPERATIONS
     def test_documents_each_refusal_with_an_example(self, operation: dict[str, Any]) -> None:
         failing = {status: answer for status, answer in operation["responses"].items() if status[0] in "45"}
-        assert {"401", "422", "429", "503"} <= failing.keys()
+        invalid, media_type = ("400", "application/scim+json") if _is_scim(operation) else ("422", MEDIA_TYPE)
+        assert {"401", invalid, "429", "503"} <= failing.keys()
         for status, answer in failing.items():
             content = answer["content"]
-            assert list(content) == ["application/problem+json"], "nothing but problem documents"
-            assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
-            for code, example in content["application/problem+json"]["examples"].items():
-                assert example["value"]["code"] == code
+            assert list(content) == [media_type], "nothing but problem documents, and SCIM's errors"
+            assert content[media_type]["schema"] == {"$ref": f"#/components/schemas/{ERRORS[media_type]}"}
+            assert content[media_type]["examples"]
+            for code, example in content[media_type]["examples"].items():
+                assert _is_scim(operation) or example["value"]["code"] == code
                 assert str(example["value"]["status"]) == status
 
     @OPERATIONS
@@ -112,7 +123,8 @@ class TestOpenApi:
             "add_message",
         }
         linked = {name for answer in made.values() for name in answer.get("links", {})}
-        assert linked == {operation["operationId"] for _, path, operation in ROUTES if "{" in path}
+        made_elsewhere = {"get_scim_resource_type", "get_scim_schema"}
+        assert linked == {operation["operationId"] for _, path, operation in ROUTES if "{" in path} - made_elsewhere
 
     def test_links_to_parameters_that_exist(self) -> None:
         operations = {operation["operationId"]: operation for _, _, operation in ROUTES}

@@ -18,6 +18,8 @@ from tests.api.house import House, open_house
 FEW, MANY = 2, 30
 _OF_TEMPORAL: Final = "/api/v1/scheduled-tasks/{task_id}/next-runs"
 """Answered by Temporal, which is not there."""
+_OF_SCIM: Final = ("/scim/v2/ServiceProviderConfig", "/scim/v2/ResourceTypes", "/scim/v2/Schemas")
+"""Answered by what the service is."""
 
 _RUNS: Final = """
     INSERT INTO task_runs (
@@ -103,9 +105,10 @@ async def test_a_page_of_thirty_takes_the_statements_of_a_page_of_two(
                 taken[rows] = {}
                 async for asked in ask_each(application, token, ids):
                     assert asked.answer.status_code == 200 or asked.endpoint == _OF_TEMPORAL, asked.answer.text
-                    assert asked.items is None or asked.items >= rows, asked.endpoint
-                    # Who calls is a question too.
-                    assert len(asked.statements) > 1, asked.endpoint
+                    if not asked.endpoint.startswith(_OF_SCIM):
+                        assert asked.items is None or asked.items >= rows, asked.endpoint
+                        # Who calls is a question too.
+                        assert len(asked.statements) > 1, asked.endpoint
                     taken[rows][asked.endpoint] = asked.statements
     assert taken[MANY].keys() == reading_paths(application).keys()
     assert {path: len(sent) for path, sent in taken[MANY].items()} == {

@@ -1,0 +1,285 @@
+"""SCIM over HTTP: what this service says it is, what it reads and how it answers (RFC 7643, RFC 7644).
+
+The protocol is that of scim2-server, step by step; `db.scim` keeps what it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, TypeVar
+
+from fastapi import Depends, Query, Request
+from pydantic import ValidationError
+from scim2_models import (
+    AuthenticationScheme,
+    Bulk,
+    ChangePassword,
+    Context,
+    ETag,
+    Filter,
+    Patch,
+    PatchOp,
+    Resource,
+    ResourceType,
+    ResponseParameters,
+    ScimFilter,
+    ScimPolicy,
+    ScimProvider,
+    ServiceProviderConfig,
+    Sort,
+)
+from scim2_server.conditions import Conditions
+from scim2_server.responses import ScimResponse
+from scim2_server.service import ScimService, scim_exception_of
+from scim2_server.storage import SearchPage
+from starlette.responses import JSONResponse, Response
+
+from api.observation import SCIM
+from api.resources import AppSettings
+from db.scim import LARGEST_PAGE, Slice
+from domain import scim
+from domain.errors import Invalid
+from domain.text import STORABLE
+from settings import Settings
+
+MEDIA_TYPE: Final = "application/scim+json"
+
+_CONFIG: Final = ServiceProviderConfig(
+    patch=Patch(supported=True),
+    bulk=Bulk(supported=False, max_operations=0, max_payload_size=0),
+    filter=Filter(supported=True, max_results=LARGEST_PAGE),
+    change_password=ChangePassword(supported=False),
+    sort=Sort(supported=False),
+    etag=ETag(supported=False),
+    authentication_schemes=[
+        AuthenticationScheme(
+            type=AuthenticationScheme.Type.oauthbearertoken,
+            name="API token",
+            description="An API token of a service account that holds directory.manage, as Authorization: Bearer",
+            primary=True,
+        )
+    ],
+)
+
+SERVICE: Final = ScimService(
+    ScimProvider(
+        models=[scim.User, scim.Group],
+        config=_CONFIG,
+        policy=ScimPolicy(
+            # Okta and Entra send what they have: attributes that nobody maps here are not kept.
+            unknown=ScimPolicy.Unknown.ignore,
+            # Entra names the members that it removes in the value, and the address that it sets by its type.
+            remove_value_as_filter=ScimPolicy.RemoveValue.apply,
+            unmatched_path_filter=ScimPolicy.UnmatchedPathFilter.create,
+        ),
+    )
+)
+"""The protocol, as this service speaks it."""
+
+USERS: Final[ResourceType] = SERVICE.get_resource_type("User")
+GROUPS: Final[ResourceType] = SERVICE.get_resource_type("Group")
+
+Model = TypeVar("Model", scim.User, scim.Group)
+
+
+class ScimDocument(JSONResponse):
+    """An answer in SCIM's own media type (RFC 7644, section 8.1)."""
+
+    media_type = MEDIA_TYPE
+
+
+async def _query(
+    attributes: Annotated[
+        str | None, Query(max_length=1_000, description="The only attributes to answer with, separated by commas.")
+    ] = None,
+    excludedAttributes: Annotated[  # noqa: N803 - RFC 7644, section 3.4.2.5
+        str | None, Query(max_length=1_000, description="Attributes to leave out, separated by commas.")
+    ] = None,
+) -> dict[str, str]:
+    given = {"attributes": attributes, "excludedAttributes": excludedAttributes}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+async def _search(
+    shown: Annotated[dict[str, str], Depends(_query)],
+    filter: Annotated[  # noqa: A002 - RFC 7644, section 3.4.2.2
+        str | None,
+        Query(
+            max_length=1_000,
+            description='What to look for (RFC 7644, section 3.4.2.2): `userName eq "dana@example.com"`.',
+        ),
+        STORABLE,
+    ] = None,
+    startIndex: Annotated[  # noqa: N803 - RFC 7644, section 3.4.2.4
+        int, Query(description="The index of the first one on the page, from 1.")
+    ] = 1,
+    count: Annotated[int, Query(description=f"How many there are on a page; {LARGEST_PAGE} at most.")] = LARGEST_PAGE,
+) -> dict[str, str]:
+    # Less than the least means the least.
+    page = {"startIndex": str(max(startIndex, 1)), "count": str(max(count, 0))}
+    return {**shown, **page, **({} if filter is None else {"filter": filter})}
+
+
+async def _document(request: Request) -> dict[str, Any]:
+    if not await request.body():
+        raise Invalid(("body", "is required"))
+    document = await request.json()
+    if not isinstance(document, dict):
+        raise Invalid(("body", "must be a JSON object"))
+    return document
+
+
+async def _base_url(request: Request, settings: AppSettings) -> str:
+    return base_url(request, settings)
+
+
+Shown = Annotated[dict[str, str], Depends(_query)]
+"""Which attributes the caller wants to see."""
+
+Search = Annotated[dict[str, str], Depends(_search)]
+"""What the caller looks for, and which page of it."""
+
+Document = Annotated[dict[str, Any], Depends(_document)]
+"""The body of a call."""
+
+BaseUrl = Annotated[str, Depends(_base_url)]
+"""Where SCIM is served, as the caller reaches it."""
+
+
+def base_url(request: Request, settings: Settings) -> str:
+    """Where SCIM is served: at `public_url`, else where this call came in."""
+    origin = settings.public_url or f"{request.scope['scheme']}://{request.headers.get('host', '')}"
+    return f"{origin}{SCIM}"
+
+
+def read_user(document: Mapping[str, Any], context: Context) -> tuple[scim.User, bool]:
+    """A User that was sent, completed by what goes without saying.
+
+    Returns:
+        The User, and whether it says if it is active.
+
+    Raises:
+        SCIMException: it is none.
+    """
+    given = {key.lower(): value for key, value in document.items()}
+    completed = dict(document)
+    address = given.get("username")
+    if given.get("emails") is None and isinstance(address, str) and "@" in address:
+        completed = {key: value for key, value in completed.items() if key.lower() != "emails"}
+        completed["emails"] = [{"value": address, "type": "work", "primary": True}]
+    says = given.get("active") is not None
+    if not says:
+        completed = {key: value for key, value in completed.items() if key.lower() != "active"}
+        completed["active"] = True
+    return _read(scim.User, completed, context), says
+
+
+def read_group(document: Mapping[str, Any], context: Context) -> scim.Group:
+    """A Group that was sent.
+
+    Raises:
+        SCIMException: it is none.
+    """
+    group: scim.Group = _read(scim.Group, document, context)
+    return group
+
+
+def read_patch(model: type[Model], document: Mapping[str, Any]) -> PatchOp[Model]:
+    """A PATCH of a resource.
+
+    Raises:
+        SCIMException: it is none.
+    """
+    patch: PatchOp[Model] = _read(PatchOp[model], document, Context.RESOURCE_PATCH_REQUEST)  # type: ignore[valid-type]
+    return patch
+
+
+def patched(patch: PatchOp[Model]) -> Callable[[Model], Model]:
+    """What a PATCH makes of a resource.
+
+    Raises:
+        SCIMException: when it is applied, and cannot be.
+    """
+
+    def change(resource: Model) -> Model:
+        with SERVICE.provider:
+            patch.patch(resource)
+        return resource
+
+    return change
+
+
+def read_search(kind: ResourceType, query: Mapping[str, str]) -> tuple[Any, ScimFilter[Any] | None]:
+    """What is looked for, and its filter.
+
+    Raises:
+        SCIMException: the filter cannot be read, or names an attribute that there is not.
+    """
+    with SERVICE.provider:
+        request, _ = SERVICE.read_search_query([kind], query)
+    return request, request.filter
+
+
+def shows_members(query: Mapping[str, str]) -> bool:
+    """Whether an answer about a Group names its members."""
+    attributes, excluded = (
+        {name.strip().rpartition(":")[2].partition(".")[0].lower() for name in query.get(given, "").split(",") if name}
+        for given in ("attributes", "excludedAttributes")
+    )
+    # With sub-attributes left out, the rest of them is still there.
+    return "members" in attributes if attributes else "members" not in excluded or "." in query["excludedAttributes"]
+
+
+def found(kind: ResourceType, url: str, part: Slice[Any], request: Any) -> Response:  # noqa: ANN401 - of its library
+    """A page of a list."""
+    with SERVICE.provider:
+        return _response(SERVICE.search_response(url, [kind], SearchPage(part.total, part.resources), request))
+
+
+def shown(kind: ResourceType, url: str, resource: Resource[Any], query: Mapping[str, str]) -> Response:
+    """One resource that was read."""
+    with SERVICE.provider:
+        return _response(SERVICE.query_response(url, resource, parameters(kind, query), Conditions()))
+
+
+def made(url: str, resource: Resource[Any]) -> Response:
+    """A resource that was made."""
+    with SERVICE.provider:
+        return _response(SERVICE.creation_response(url, resource))
+
+
+def changed(kind: ResourceType, url: str, resource: Resource[Any], query: Mapping[str, str]) -> Response:
+    """A resource that was changed."""
+    with SERVICE.provider:
+        return _response(SERVICE.replacement_response(url, resource, parameters(kind, query)))
+
+
+def parameters(kind: ResourceType, query: Mapping[str, str]) -> ResponseParameters[Any]:
+    """Which attributes to answer with.
+
+    Raises:
+        SCIMException: both are named, those to show and those to leave out, or there is no such attribute.
+    """
+    with SERVICE.provider:
+        return SERVICE.read_response_parameters(kind, query)
+
+
+def described(step: Callable[..., ScimResponse], *arguments: object) -> Response:
+    """What the service says about itself."""
+    with SERVICE.provider:
+        return _response(step(*arguments, {}))
+
+
+def _read(model: type[Any], document: Mapping[str, Any], context: Context) -> Any:  # noqa: ANN401 - one of `model`
+    with SERVICE.provider:
+        try:
+            return model.model_validate(document, scim_ctx=context)
+        except ValidationError as error:
+            raise scim_exception_of(error) from error
+
+
+def _response(response: ScimResponse) -> Response:
+    headers = {name: value for name, value in response.headers.items() if name != "Content-Type"}
+    if response.body is None:
+        return Response(status_code=response.status, headers=headers)
+    return ScimDocument(response.body, status_code=response.status, headers=headers)
