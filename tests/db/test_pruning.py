@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -15,7 +20,7 @@ from db.pruning import Pruned
 from domain.states import Action
 from domain.tasks import TaskValues
 from tests.db.test_deliveries import Deliveries
-from tests.record import Record
+from tests.record import SECRET, Record
 
 MONTH: Final = timedelta(days=30)
 TABLES: Final = ("deliveries", "task_runs")
@@ -51,6 +56,16 @@ async def left(record: Record) -> dict[str, set[UUID]]:
     }
 
 
+def prune(database_url: str, days: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).parent / "justiam", "prune", "--older-than", str(days)],
+        env={"PATH": os.environ["PATH"], "JUSTIAM_DATABASE_URL": database_url, "JUSTIAM_SECRET_KEY": SECRET},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 async def history(record: Record) -> list[dict[str, Any]]:
     return [
         *await record.query("SELECT * FROM access_request_timeline ORDER BY id"),
@@ -77,6 +92,23 @@ async def test_it_goes_on_until_all_is_forgotten(db: Database, record: Record, m
         await over(record, await told(db, record), 100)
     assert await pruning.prune(db, MONTH) == Pruned(deliveries=8, runs=8)
     assert await left(record) == {table: set() for table in TABLES}
+
+
+@pytest.mark.parametrize(("days", "said"), [(30, "Forgot 2 deliveries and 2 runs."), (200, "Forgot 0 deliveries")])
+async def test_an_operator_says_after_how_many_days(
+    days: int, said: str, db: Database, record: Record, database_url: str
+) -> None:
+    await over(record, await told(db, record), 100)
+    done = await asyncio.to_thread(prune, database_url, days)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(said)
+
+
+def test_what_is_younger_than_a_week_is_never_forgotten(database_url: str) -> None:
+    """A delivery is tried for a day, and somebody has to have time to look at one that was parked."""
+    done = prune(database_url, 6)
+    assert done.returncode == 2
+    assert "greater than or equal to 7" in done.stderr
 
 
 async def test_what_somebody_sends_again_at_this_moment_stays(db: Database, record: Record, database_url: str) -> None:
