@@ -328,7 +328,7 @@ async def test_a_confidential_client_authenticates_itself(front: _Front) -> None
             where = (await browser.get("/sign-in/with/0")).headers["location"]
             seen: list[httpx.Request] = []
             trusted = app.state.issuers._issuers[front.authority.url]
-            trusted._client.event_hooks["request"].append(lambda request: _note(seen, request))
+            trusted._sign_ins.event_hooks["request"].append(lambda request: _note(seen, request))
             await browser.get(await answered(where))
     (redeemed,) = [request for request in seen if request.method == "POST"]
     assert redeemed.headers["authorization"].startswith("Basic ")
