@@ -26,6 +26,7 @@ from typing import Any, Final
 import httpx
 import psycopg
 from temporalio.client import Client
+from temporalio.runtime import Runtime, TelemetryConfig
 
 from cli.dev import DevStackError
 from soak import faults, record, settling, verdict
@@ -38,6 +39,7 @@ from soak.stack import Stack
 from soak.watching import Watch
 
 _PROGRESS_EVERY_SECS: Final = 15.0
+_SLOW_FROM_SECS: Final = 120.0
 _FAULTS_UNTIL: Final = 0.85
 _LAST_CALLS_SECS: Final = 150.0
 """What clients have in hand when the load ends is finished within this, or given up."""
@@ -121,9 +123,11 @@ async def _soak(options: argparse.Namespace, directory: Path, progress: Progress
         with Stack(directory, mail_port=mailbox.port) as stack:
             async with httpx.AsyncClient(trust_env=False, limits=_CONNECTIONS) as http:
                 line = Line(stack.api_urls, chance, http)
-                scene = await furnish(stack.database_url, line, chance)
+                scene = await furnish(stack.database_url, line, chance, slow=secs >= _SLOW_FROM_SECS)
                 _one_clock(stack.database_url)
-                temporal = await Client.connect(stack.temporal.address)
+                # Without its log: that Temporal is away now and then is known here.
+                runtime = Runtime(telemetry=TelemetryConfig(logging=None))
+                temporal = await Client.connect(stack.temporal.address, runtime=runtime)
                 load, watch = Load(scene, line, chance, temporal), Watch(stack)
                 progress.say("Everything is ready. The load begins.")
                 progress.loaded = time.monotonic()
@@ -142,7 +146,7 @@ async def _run(  # noqa: PLR0917 - the parts of a run
     progress: Progress,
 ) -> dict[str, Any]:
     secs = options.minutes * 60
-    watching = asyncio.create_task(watch.run())
+    watching = [asyncio.create_task(watch.run()), asyncio.create_task(stack.supervise())]
     try:
         async with asyncio.TaskGroup() as group:
             telling = group.create_task(_tell(load, watch, progress))
@@ -159,12 +163,19 @@ async def _run(  # noqa: PLR0917 - the parts of a run
             telling.cancel()
         await load.settle()
         settled = await settling.settle(stack, load.scene, load.line, progress.say)
+    except ExceptionGroup as failures:
+        # Of several that fail at once, what could not be started again is the cause of the others.
+        if (fatal := failures.subgroup(DevStackError)) is not None:
+            raise DevStackError(str(fatal.exceptions[0])) from failures
+        raise
     finally:
-        watching.cancel()
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         for receiver, _ in load.scene.receivers.values():
             await receiver.close()
     found = await asyncio.to_thread(record.read, stack.database_url)
-    run = verdict.Run(load, watch, mailbox, settled, found, secs, ended_at)
+    run = verdict.Run(load, watch, mailbox, settled, found, secs, ended_at, stack.ended)
     checks = verdict.judge(run, stack.database_url)
     holds = all(check.holds for check in checks)
     progress.say(f"{'Everything holds' if holds else 'Something does not hold'} (seed {options.seed}):\n")

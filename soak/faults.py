@@ -121,8 +121,8 @@ async def carry_out(stack: Stack, planned: Planned, say: Callable[[str], None]) 
         await asyncio.gather(*(stack.end(name, how) for name in victims))
         await asyncio.sleep(planned.lasts)
     finally:
-        for name in victims:
-            await stack.revive(name)
+        # Together: a worker is not ready before Temporal is.
+        await asyncio.gather(*(stack.revive(name) for name in victims))
 
 
 def _victims(fault: Fault, copy: int) -> tuple[list[str], signal.Signals]:

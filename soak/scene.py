@@ -87,8 +87,16 @@ STAFF_APP: Final = "Payroll"
 STAFF_VALUE: Final = ("groups", "staff")
 
 
-async def furnish(database_url: str, line: Line, chance: Random) -> Scene:
-    """Make all of it, over the API but for the first accounts."""
+async def furnish(database_url: str, line: Line, chance: Random, *, slow: bool) -> Scene:
+    """Make all of it, over the API but for the first accounts.
+
+    Args:
+        database_url: the record.
+        line: to the API.
+        chance: what is left to it.
+        slow: have a receiver be slow. What a killed worker waits for is noticed after two minutes: too long for a
+            short run.
+    """
     async with Database(database_url) as db:
 
         async def somebody(name: str) -> Somebody:
@@ -156,16 +164,16 @@ async def furnish(database_url: str, line: Line, chance: Random) -> Scene:
         template_id = await made.id("/access-request-templates", values)
         app = "Internal DB" if values["app_id"] == readers else STAFF_APP
         scene.templates.append(Kind(template_id, str(values["name"]), app, **facts))
-    await _integrations(made, scene, chance, reports)
+    await _integrations(made, scene, chance, reports, Mood.SLOW if slow else Mood.WELL)
     return scene
 
 
-async def _integrations(made: _Maker, scene: Scene, chance: Random, task: str) -> None:
+async def _integrations(made: _Maker, scene: Scene, chance: Random, task: str, slowly: Mood) -> None:
     kinds = {kind.name: kind for kind in scene.templates}
     for name, mood, about in (
         ("works", Mood.WELL, None),
         ("is flaky", Mood.FLAKY, "Told to all"),
-        ("is slow", Mood.SLOW, "In turn"),
+        ("is slow", slowly, "In turn"),
         ("is away", Mood.AWAY, "By itself"),
     ):
         receiver = Receiver(name, mood, chance)

@@ -23,7 +23,7 @@ from settings import SECRETS_VARIABLE
 
 _DATABASE: Final = "justiam"
 _BIN: Final = Path(sys.executable).parent
-_PATIENCE_SECS: Final = 90.0
+_PATIENCE_SECS: Final = 180.0
 _LOOK_EVERY_SECS: Final = 0.25
 _HTTP_SECS: Final = 3.0
 COPIES: Final = 2
@@ -71,6 +71,10 @@ class Stack:
         self._mail_port = mail_port
         self.services: dict[str, Service] = {}
         self.api_urls: list[str] = []
+        self.ended: list[str] = []
+        """Programs that ended by themselves, and how."""
+        self._broken: set[str] = set()
+        """Those that somebody ended, and starts again."""
         self._open = ExitStack()
 
     @property
@@ -126,6 +130,7 @@ class Stack:
 
     async def end(self, name: str, how: signal.Signals) -> None:
         """Send a program a signal that ends it, and wait until it has ended."""
+        self._broken.add(name)
         program = self.programs[name]
         if program.process is None or not program.is_running:
             return
@@ -152,8 +157,22 @@ class Stack:
                 program.spawn()
             await asyncio.sleep(_LOOK_EVERY_SECS)
             if program.is_running and await asyncio.to_thread(program.is_healthy):
+                self._broken.discard(name)
                 return
         raise DevStackError(f"{name} {program.how_it_ended()}, and is not ready again\n{program.log_tail()}")
+
+    async def supervise(self) -> None:
+        """Start again what ends by itself, as whatever runs the programs does, and remember it. Runs until cancelled.
+
+        Raises:
+            DevStackError: it cannot be started again.
+        """
+        while True:
+            for name, program in self.programs.items():
+                if name not in self._broken and not program.is_running:
+                    self.ended.append(f"{name} {program.how_it_ended()}\n{program.log_tail()}")
+                    await self.revive(name)
+            await asyncio.sleep(_LOOK_EVERY_SECS)
 
     def freeze(self, name: str) -> None:
         """Have a program stand still, as when its machine does."""

@@ -55,6 +55,8 @@ class Run:
     secs: float
     ended_at: float
     """When the load ended."""
+    fallen: list[str]
+    """Programs that ended by themselves."""
 
 
 def judge(run: Run, database_url: str) -> list[Check]:
@@ -126,6 +128,7 @@ def judge(run: Run, database_url: str) -> list[Check]:
             f"{load.line.calls} calls, {sum(load.line.repeated.values())} of them repeated",
             [f"{count} times: {what}" for what, count in load.line.unexpected.items()],
         ),
+        Check("No program ended by itself", f"{len(run.watch.memory)} processes of ours", run.fallen),
         *_steady(run),
     ]
 

@@ -82,6 +82,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 _LONG: Final = (
     "test_crashes.py",
+    "test_soak.py",
     "test_fuzzing.py",
     "test_dev_stack.py",
     "test_running.py",
