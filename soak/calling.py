@@ -16,6 +16,9 @@ _CALL_SECS: Final = 20.0
 _BLOCKING_CALL_SECS: Final = 50.0
 """A task that blocks an approval has 30 seconds."""
 _PATIENCE_SECS: Final = 90.0
+_LATE_SECS: Final = 60.0
+"""An attempt that got no answer may lie in a process that stands still, or wait for a connection (10 s) and statements
+(20 s each): longer than this nobody holds it."""
 _PAUSE_SECS: Final = 0.3
 _AGAIN: Final = frozenset(
     {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
@@ -34,11 +37,18 @@ class Reply:
     sent: float
     """When the attempt was sent that was answered."""
     received: float
+    late_until: float = 0.0
+    """Until then an attempt that got no answer may still be carried out; 0: there was none."""
 
     @property
     def is_success(self) -> bool:
         """Whether it was done."""
         return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it answers the first attempt: what it refuses no attempt before has done, or will do."""
+        return self.sent == self.first_sent
 
     @property
     def code(self) -> str:
@@ -96,21 +106,24 @@ class Line:
         if key is not None:
             headers["Idempotency-Key"] = key
         timeout = _BLOCKING_CALL_SECS if blocks else _CALL_SECS
-        first_sent = time.time()
+        first_sent, late_until = time.time(), 0.0
+        sent: float | None = None
         while time.time() < first_sent + _PATIENCE_SECS:
             self.calls += 1
             url = self.chance.choice(self.urls)
-            sent = time.time()
+            sent = first_sent if sent is None else time.time()
             try:
                 answer = await self.http.request(
                     method, f"{url}{path}", json=body, data=form, headers=headers, timeout=timeout
                 )
             except httpx.TransportError as error:
                 self.repeated[type(error).__name__] += 1
-                if once and not isinstance(error, httpx.ConnectError):
-                    raise GaveUp from error
+                if not isinstance(error, httpx.ConnectError):
+                    late_until = time.time() + _LATE_SECS
+                    if once:
+                        raise GaveUp from error
             else:
-                reply = Reply(answer.status_code, _document(answer), first_sent, sent, time.time())
+                reply = Reply(answer.status_code, _document(answer), first_sent, sent, time.time(), late_until)
                 if reply.status not in _AGAIN and reply.code != _IN_PROGRESS:
                     if not reply.is_success and reply.code not in allowed:
                         self._note(method, path, reply)

@@ -65,6 +65,7 @@ class Load:
     _tokens: list[tuple[str, Sighting]] = field(default_factory=list)
     _recent: list[tuple[str, Somebody]] = field(default_factory=list)
     _patient: set[asyncio.Task[None]] = field(default_factory=set)
+    _certain_from: dict[str, float] = field(default_factory=dict)
 
     async def run(self, clients: int) -> None:
         """Go on until `stop` is set; returns when what is in hand is finished."""
@@ -147,7 +148,7 @@ class Load:
             if not reply.is_success:
                 # A refusal because the account is deactivated says nothing of an attempt before that got no answer.
                 if submission.answer is Answer.UNKNOWN and reply.code == "pending_request_exists":
-                    submission.answer = Answer.REFUSED
+                    submission.answer = Answer.REFUSED if reply.is_first else Answer.UNKNOWN
                     await self._clear(person, kind)
                 break
             submission.answer = Answer.DONE
@@ -239,7 +240,7 @@ class Load:
                     self.wrong.append(
                         f"{request_id}: {action} was done, and refused when it was repeated: {reply.code}"
                     )
-                elif decision.answer is Answer.UNKNOWN:
+                elif decision.answer is Answer.UNKNOWN and reply.is_first:
                     decision.answer = Answer.REFUSED
                 break
             decision.answer = Answer.DONE
@@ -398,15 +399,27 @@ class Load:
 
     async def _move(self) -> None:
         """Somebody joins a group that brings a claim, and leaves it again."""
-        person = self.chance.choice(self.scene.steady)
+        certain = [person for person in self.scene.steady if self._is_certain(person)]
+        if not certain:
+            return
+        person = self.chance.choice(certain)
         path = f"/api/v1/groups/{self.scene.staff}/members/{person.id}"
         opens, open_by = time.time(), math.inf
         closes = closed_by = math.inf
+        self._certain_from[person.id] = math.inf
         try:
-            open_by = (await self.line.call(self.scene.admin.token, "PUT", path)).received
+            joined = await self.line.call(self.scene.admin.token, "PUT", path)
+            open_by = joined.received
             await self._pause(self.chance.uniform(0.5, 5.0))
             closes = time.time()
-            closed_by = (await self.line.call(self.scene.admin.token, "DELETE", path)).received
+            left = await self.line.call(self.scene.admin.token, "DELETE", path)
+            if joined.late_until > left.received:
+                # An attempt to join that got no answer may be carried out after this.
+                await self._pause(joined.late_until - time.time())
+                left = await self.line.call(self.scene.admin.token, "DELETE", path)
+            if joined.late_until <= left.received:
+                closed_by = left.received
+                self._certain_from[person.id] = left.late_until
         finally:
             self.memberships.append(
                 Right(
@@ -423,15 +436,31 @@ class Load:
 
     async def _come_and_go(self) -> None:
         """An account is deactivated, which ends all that it holds, and activated again."""
-        person = self.chance.choice(self.scene.requesters[:COMING_AND_GOING])
+        going = [person for person in self.scene.requesters[:COMING_AND_GOING] if self._is_certain(person)]
+        if not going:
+            return
+        person = self.chance.choice(going)
         begins, begun_by, ends, ended_by = time.time(), math.inf, time.time(), math.inf
+        self._certain_from[person.id] = math.inf
         try:
-            begun_by = (await self._activate(person, active=False)).received
+            gone = await self._activate(person, active=False)
+            begun_by = gone.received
             await self._pause(self.chance.uniform(1.0, 6.0))
             ends = time.time()
-            ended_by = (await self._activate(person, active=True)).received
+            back = await self._activate(person, active=True)
+            if gone.late_until > back.received:
+                # An attempt to deactivate that got no answer may be carried out after this.
+                await self._pause(gone.late_until - time.time())
+                back = await self._activate(person, active=True)
+            if gone.late_until <= back.received:
+                ended_by = back.received
+                self._certain_from[person.id] = back.late_until
         finally:
             self.absences.append(Absence(person.email, begins, begun_by, ends, ended_by))
+
+    def _is_certain(self, person: Somebody) -> bool:
+        """Whether no change of theirs that got no answer may still be carried out."""
+        return self._certain_from.get(person.id, 0.0) <= time.time()
 
     async def _activate(self, person: Somebody, *, active: bool) -> Reply:
         values = {"email": person.email, "name": person.email.partition("@")[0], "active": active}
