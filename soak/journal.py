@@ -57,6 +57,8 @@ class Signal:
 
     request_id: str
     jti: str
+    blocks: bool = False
+    """A task has to succeed first. Where it does not, the refusal is written down and the proof stays good."""
     answer: Answer = Answer.UNKNOWN
     """Of Temporal: whether it took the signal."""
 
@@ -153,6 +155,8 @@ def signals_that_differ(journal: Journal, record: Record) -> list[str]:
     wrong = []
     for signal in journal.signals:
         found = keys[f"{signal.request_id}:{signal.jti}"]
+        if signal.blocks and found == 0:
+            found = any(entry.kind == "refused" for entry in record.timelines[signal.request_id])
         if found > 1 or (signal.answer is Answer.DONE and found != 1):
             wrong.append(f"{signal.request_id}: a signal that Temporal took is in the timeline {found} times")
     return wrong

@@ -259,7 +259,7 @@ class Load:
             return
         payload = reply.body["proof"].split(".")[1]
         jti = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["jti"]
-        signal = Signal(request_id, jti)
+        signal = Signal(request_id, jti, kind.blocks)
         self.journal.signals.append(signal)
         handle = self.temporal.get_workflow_handle(reply.body["workflow_id"])
         try:

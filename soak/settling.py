@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import psycopg
 from psycopg.rows import dict_row
 
@@ -25,6 +26,8 @@ _AGAIN_AFTER_SECS: Final = 5.0
 _LOOK_EVERY_SECS: Final = 1.0
 _AUDIT_ATTEMPTS: Final = 4
 _COMMAND_SECS: Final = 120.0
+_POOL: Final = "justiam_database_pool_"
+_LOOKS_AT_POOLS: Final = 12
 
 _LEFT: Final = {
     "requests whose workflow was not told": "SELECT count(*) FROM access_requests WHERE attention_at IS NOT NULL",
@@ -78,6 +81,10 @@ class Settled:
     audit: dict[str, Any] = field(default_factory=dict)
     audits: int = 0
     """How often it was asked until it held."""
+    held: dict[str, float] = field(default_factory=dict)
+    """Connections that a program did not give back to its pool, and callers that still wait for one."""
+    pooled: float = 0.0
+    """Connections of all pools together."""
     verified: str = ""
     log_holds: bool = False
 
@@ -100,6 +107,7 @@ async def settle(stack: Stack, scene: Scene, line: Line, say: Callable[[str], No
         settled.redelivered += await _redeliver(stack, scene, line, demanded)
         await asyncio.sleep(_LOOK_EVERY_SECS)
     settled.secs = time.monotonic() - began
+    settled.held, settled.pooled = await _held(stack)
     settled.sweep = json.loads((await command(stack, "sweep", "--json"))[1] or "{}")
     for settled.audits in range(1, _AUDIT_ATTEMPTS + 1):
         settled.audit = json.loads((await command(stack, "audit", "invariants", "--json"))[1] or "{}")
@@ -109,6 +117,28 @@ async def settle(stack: Stack, scene: Scene, line: Line, say: Callable[[str], No
     code, settled.verified = await command(stack, "audit", "verify")
     settled.log_holds = code == 0
     return settled
+
+
+async def _held(stack: Stack) -> tuple[dict[str, float], float]:
+    """What each program says of its pool now that nothing goes on: the least of several looks, between its chores."""
+    held: dict[str, float] = {}
+    pooled: dict[str, float] = {}
+    async with httpx.AsyncClient(trust_env=False) as http:
+        for _ in range(_LOOKS_AT_POOLS):
+            for name, service in stack.services.items():
+                if name == "script worker":
+                    continue
+                scraped = await http.get(f"{service.watched_at}/metrics", timeout=_COMMAND_SECS)
+                pool = {
+                    line.split()[0].removeprefix(_POOL): float(line.split()[1])
+                    for line in scraped.text.splitlines()
+                    if line.startswith(_POOL)
+                }
+                taken = pool["connections"] - pool["idle"] + pool["waiting"]
+                held[name] = min(held.get(name, taken), taken)
+                pooled[name] = pool["connections"]
+            await asyncio.sleep(_LOOK_EVERY_SECS / 3)
+    return held, sum(pooled.values())
 
 
 async def command(stack: Stack, *arguments: str) -> tuple[int, str]:

@@ -107,7 +107,7 @@ def test_a_message_is_there_as_often_as_was_said(answer: Answer, there: int, is_
 
 def test_a_signal_that_temporal_took_is_in_the_timeline_once() -> None:
     def wrong(jti: str, answer: Answer, found: Record | None = None) -> list[str]:
-        return journal.signals_that_differ(Journal(signals=[Signal("r1", jti, answer)]), found or record())
+        return journal.signals_that_differ(Journal(signals=[Signal("r1", jti, answer=answer)]), found or record())
 
     assert wrong("1", Answer.DONE) == []
     assert wrong("9", Answer.DONE) == ["r1: a signal that Temporal took is in the timeline 0 times"]
@@ -115,6 +115,13 @@ def test_a_signal_that_temporal_took_is_in_the_timeline_once() -> None:
     twice = record()
     twice.timelines["r1"] *= 2
     assert wrong("1", Answer.UNKNOWN, twice)
+
+
+def test_a_signal_that_a_task_blocked_is_there_as_a_refusal() -> None:
+    blocked = Journal(signals=[Signal("r1", "9", blocks=True, answer=Answer.DONE)])
+    assert journal.signals_that_differ(blocked, record())
+    refused = record(REQUEST, (LIFE[0], ("refused", "bob", 5), *LIFE[1:]))
+    assert journal.signals_that_differ(blocked, refused) == []
 
 
 @pytest.mark.parametrize(
