@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from random import Random
 from typing import Final
@@ -74,8 +74,8 @@ class Planned:
 def plan(chance: Random, secs: float) -> list[Planned]:
     """Faults for a run of this length: each kind in turn, in any order, between a tenth and four fifths of it.
 
-    The second copies of API and worker are left alone after the first quarter, so that something lives long enough to
-    show whether it grows.
+    The second copies of API and worker are left alone after the first quarter, and the script worker before the half of
+    it, so that something lives long enough to show whether it grows.
     """
     gap = min(14.0, max(5.0, secs / 9))
     planned: list[Planned] = []
@@ -87,14 +87,16 @@ def plan(chance: Random, secs: float) -> list[Planned]:
             chance.shuffle(waiting)
         fault = waiting.pop(0)
         early = at < secs / 4
-        if fault is Fault.WORKERS_KILLED and not early:
-            # It hits the second copy as well.
+        if (fault is Fault.WORKERS_KILLED and not early) or (fault is Fault.SCRIPT_WORKER_KILLED and at > secs * 0.4):
+            # They hit what has to live now.
             fault = Fault.WORKER_KILLED
         copy = chance.choice((1, 2)) if early else 1
         planned.append(Planned(at, fault, copy, chance.uniform(0.0, min(6.0, gap / 3))))
         at += gap * chance.uniform(0.7, 1.3)
-    if secs >= len(Fault) * gap and all(each.fault is not Fault.WORKERS_KILLED for each in planned):
-        planned[0] = Planned(planned[0].at, Fault.WORKERS_KILLED, 1, planned[0].lasts)
+    if secs >= len(Fault) * gap:
+        for place, fault in enumerate((Fault.WORKERS_KILLED, Fault.SCRIPT_WORKER_KILLED)):
+            if all(each.fault is not fault for each in planned):
+                planned[place] = replace(planned[place], fault=fault)
     return planned
 
 

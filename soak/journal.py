@@ -191,28 +191,35 @@ def _times(request: Request, timeline: Iterable[Entry]) -> Iterable[str]:
             yield "expired before its time"
 
 
-def events_not_told(record: Record, received: Mapping[tuple[str, str], int], wanted: set[str]) -> list[str]:
+def events_not_told(
+    due: Record, record: Record, received: Mapping[tuple[str, str], int], wanted: set[str]
+) -> list[str]:
     """Events: a receiver got each that concerns it at least once, under one id for each, and none that did not happen.
 
     Args:
-        record: what happened.
+        due: what had happened when nothing was left to be told.
+        record: what has happened since as well, and may have been told.
         received: how many different messages (by id) it got, by request and event.
         wanted: the templates that it is told of.
     """
-    happened: Counter[tuple[str, str]] = Counter(
+    happened, told_by_now = _events(record, wanted), _events(due, wanted)
+    wrong = [
+        f"{request_id}: {event} happened {count} times, told {received.get((request_id, event), 0)}"
+        for (request_id, event), count in told_by_now.items()
+        if received.get((request_id, event), 0) < count
+    ]
+    wrong += [
+        f"{request_id}: told of {event} under {count} ids, and it happened {happened[request_id, event]} times"
+        for (request_id, event), count in received.items()
+        if count > happened[request_id, event]
+    ]
+    return wrong
+
+
+def _events(record: Record, templates: set[str]) -> Counter[tuple[str, str]]:
+    return Counter(
         (entry.request_id, entry.event)
         for timeline in record.timelines.values()
         for entry in timeline
-        if entry.event is not None and record.requests[entry.request_id].template in wanted
+        if entry.event is not None and record.requests[entry.request_id].template in templates
     )
-    wrong = [
-        f"{request_id}: {event} happened {count} times, told {received.get((request_id, event), 0)}"
-        for (request_id, event), count in happened.items()
-        if received.get((request_id, event), 0) != count
-    ]
-    wrong += [
-        f"{request_id}: told of {event}, which did not happen"
-        for request_id, event in received
-        if (request_id, event) not in happened
-    ]
-    return wrong

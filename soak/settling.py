@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 
 from soak.calling import Line
 from soak.receivers import Mailbox, Mood
+from soak.record import Record, read
 from soak.scene import FAILING_DIGITS, Scene
 from soak.stack import Stack
 
@@ -75,6 +76,8 @@ class Settled:
     secs: float = 0.0
     left: dict[str, int] = field(default_factory=dict)
     """What is still not done."""
+    due: Record = field(default_factory=Record)
+    """The record as it was before nothing was left to do: whatever it says has been told by now."""
     redelivered: int = 0
     """Deliveries that were demanded anew, as an operator does it for a receiver that is back."""
     sweep: dict[str, Any] = field(default_factory=dict)
@@ -98,6 +101,7 @@ async def settle(stack: Stack, scene: Scene, line: Line, say: Callable[[str], No
     demanded: dict[str, float] = {}
     said = 0.0
     while time.monotonic() < began + _SETTLE_SECS:
+        settled.due = await asyncio.to_thread(read, stack.database_url)
         settled.left = {what: count for what, count in (await asyncio.to_thread(_left, stack)).items() if count}
         if not settled.left:
             break

@@ -153,7 +153,7 @@ def _told(run: Run) -> Iterable[Check]:
         yield Check(
             f"The receiver that {receiver.name} was told of every event, signed, and of nothing else",
             f"{sum(received.values())} events in {receiver.calls} calls",
-            receiver.problems + journal.events_not_told(run.record, received, templates),
+            receiver.problems + journal.events_not_told(run.settled.due, run.record, received, templates),
         )
 
 
