@@ -66,6 +66,8 @@ _LOOK_AGAIN: Final = timedelta(minutes=1)
 """When a step that is due changed nothing: the record knows better, and is asked once more later."""
 
 _IN_PROGRESS: Final = "Another approval is being carried out; its task runs."
+_BLOCKED: Final = "The task that has to succeed before the approval did not"
+_STILL_PENDING: Final = "The request is still pending; approving it again runs the task again."
 _NO_DECISION: Final = "The argument is no JSON object with actor, comment and proof."
 
 
@@ -165,8 +167,11 @@ class AccessRequestWorkflow:
         outcome = await self._apply_in_turn(
             action, Channel.SIGNAL, key, decision.actor, decision.comment, decision.proof
         )
-        if outcome.refusal in {DecisionInProgress.code, TriggerTaskFailed.code}:
+        if outcome.refusal == DecisionInProgress.code:
             await self._record_refusal(name, key, outcome.detail, code=outcome.refusal)
+        elif outcome.refusal == TriggerTaskFailed.code:
+            # Without what the script printed at last: the timeline is for all who may read the request.
+            await self._record_refusal(name, key, f"{_BLOCKED}. {_STILL_PENDING}", code=outcome.refusal)
 
     async def _live(self) -> None:
         while self._state is not None and self._state.is_open:
@@ -286,8 +291,7 @@ class AccessRequestWorkflow:
         return Outcome(
             state=self._state,
             refusal=TriggerTaskFailed.code,
-            detail=f"The task that has to succeed before the approval did not (run {run.run_id}): {problem} "
-            "The request is still pending; approving it again runs the task again.",
+            detail=f"{_BLOCKED} (run {run.run_id}): {problem} {_STILL_PENDING}",
         )
 
     async def _carry_out(self, order: ScriptOrder, holder: str) -> Report:

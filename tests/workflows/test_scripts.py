@@ -210,3 +210,18 @@ class TestBlock:
         await asyncio.gather(approving, return_exceptions=True)
         assert (await over(house, request_id, "approved"))["status"] == "cancelled"
         assert (await house.record.row(request_id))["status"] == Status.REVOKED
+
+    async def test_what_a_failing_script_says_is_not_in_the_timeline_of_a_signal_either(self, house: World) -> None:
+        """Who may read the request is not to read what its tasks print."""
+        cast, request_id = await fired(house, f"def run():\n    raise ValueError('{SECRET}')", mode="block")
+        await house.signal(request_id, Action.APPROVE, cast.approver)
+
+        async def refused() -> bool:
+            return "refused" in await house.record.kinds(request_id)
+
+        await eventually(refused)
+        entries = await house.record.timeline(request_id)
+        assert [entry["kind"] for entry in entries] == ["submitted", "trigger_failed", "refused"]
+        assert entries[-1]["detail"]["code"] == TriggerTaskFailed.code
+        assert "The request is still pending" in entries[-1]["detail"]["reason"]
+        assert SECRET not in str(entries)
