@@ -58,6 +58,10 @@ _FIRST_FOR_SHORT_RUNS: Final = (
 """A run with time for few has these."""
 
 
+_EARLY: Final = (Fault.WORKERS_KILLED, Fault.SCRIPT_WORKER_KILLED)
+"""They hit what has to live later, and every long run has them."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """One fault of a run."""
@@ -94,8 +98,9 @@ def plan(chance: Random, secs: float) -> list[Planned]:
         planned.append(Planned(at, fault, copy, chance.uniform(0.0, min(6.0, gap / 3))))
         at += gap * chance.uniform(0.7, 1.3)
     if secs >= len(Fault) * gap:
-        for place, fault in enumerate((Fault.WORKERS_KILLED, Fault.SCRIPT_WORKER_KILLED)):
+        for fault in _EARLY:
             if all(each.fault is not fault for each in planned):
+                place = next(place for place, each in enumerate(planned) if each.fault not in _EARLY)
                 planned[place] = replace(planned[place], fault=fault)
     return planned
 
