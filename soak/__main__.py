@@ -110,6 +110,14 @@ def _directory(kept: Path | None) -> Iterator[Path]:
         yield Path(directory)
 
 
+@contextlib.contextmanager
+def _open_to_scripts() -> Iterator[Path]:
+    """Where scripts run, each as a user of its own that may enter nothing of ours."""
+    with tempfile.TemporaryDirectory(prefix="soak-scripts-", ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
 async def _soak(options: argparse.Namespace, directory: Path, progress: Progress) -> dict[str, Any]:
     secs = options.minutes * 60
     chance = Random(options.seed)
@@ -120,7 +128,7 @@ async def _soak(options: argparse.Namespace, directory: Path, progress: Progress
     mailbox = Mailbox()
     await mailbox.open()
     try:
-        with Stack(directory, mail_port=mailbox.port) as stack:
+        with _open_to_scripts() as scripts, Stack(directory, scripts, mail_port=mailbox.port) as stack:
             async with httpx.AsyncClient(trust_env=False, limits=_CONNECTIONS) as http:
                 line = Line(stack.api_urls, chance, http)
                 scene = await furnish(stack.database_url, line, chance, slow=secs >= _SLOW_FROM_SECS)

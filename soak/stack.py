@@ -61,8 +61,9 @@ class Service(Program):
 class Stack:
     """PostgreSQL and Temporal on disk, two APIs, two workers, a script worker."""
 
-    def __init__(self, directory: Path, *, mail_port: int) -> None:
+    def __init__(self, directory: Path, scripts: Path, *, mail_port: int) -> None:
         self.directory = directory
+        self._scripts = scripts
         self.postgres = PostgresServer(directory / "postgres", log_file=directory / "logs" / "postgres.log")
         self.temporal = TemporalDevServer(
             log_file=directory / "logs" / "temporal.log", database=directory / "temporal.db", ui_port=None
@@ -229,6 +230,8 @@ class Stack:
             # The copy that lives longest; a balancer would choose one that lives.
             "JUSTIAM_SCRIPT_API_URL": self.api_urls[-1],
             "JUSTIAM_SCRIPT_CACHE_DIR": str(self.directory / "scripts"),
+            # What a script worker that was killed leaves behind is found there.
+            "TMPDIR": str(self._scripts),
             SECRETS_VARIABLE: str(self.directory / "no-secrets"),
         }
 
