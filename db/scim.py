@@ -6,11 +6,11 @@ What may be done is judged where the API's changes are: `db.users` and `db.group
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
-from scim2_models import Reference, ScimFilter
+from scim2_models import ScimFilter
 from sqlalchemy import and_, func
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -94,7 +94,8 @@ async def create_user(db: Database, caller: Person, resource: scim.User) -> scim
     def have_back(found: User) -> Revision | None:
         nonlocal came_back
         came_back = found.left_at is not None
-        return _revision(account, left_at=None) if came_back else None
+        # Again: what reached the account while it was nobody's, or while it became so, is not theirs either.
+        return replace(_revision(account, left_at=None), forgets=True) if came_back else None
 
     if user_id is not None:
         user, _ = await users.revise(db, caller, user_id, have_back)
@@ -146,7 +147,7 @@ async def delete_user(db: Database, caller: Person, user_id: str) -> list[UUID]:
 
     def leave(found: User) -> Revision:
         values = UserValues.model_construct(email=found.email, name=_seen(found).name, active=False, owner_id=None)
-        return Revision(values, {"left_at": func.now(), "external_id": None}, leaves=True)
+        return Revision(values, {"left_at": func.now(), "external_id": None}, forgets=True)
 
     _, marked = await users.revise(db, caller, _id(user_id, _no_user), leave)
     return marked
@@ -290,7 +291,7 @@ async def _members(
     for group_id, user_id in await session.exec(query):
         found[group_id].append(
             # Unchecked, and so for ten thousand at once.
-            scim.Member.model_construct(value=str(user_id), ref=Reference(f"Users/{user_id}"), type="User")
+            scim.Member.model_construct(value=str(user_id), type="User")
         )
     return found
 

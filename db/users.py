@@ -38,8 +38,8 @@ class Revision:
     values: UserValues
     columns: Mapping[str, Any] = field(default_factory=dict)
     """What it has beside these."""
-    leaves: bool = False
-    """The person leaves for good: groups, identities, tokens and sessions are forgotten, and come back with nobody."""
+    forgets: bool = False
+    """Groups, identities, tokens and sessions are forgotten: whoever has it from now on begins with nothing."""
 
 
 class UserView(UserValues, Identified):
@@ -223,8 +223,8 @@ async def revise(
                 user.deactivated_at = await _now(session)
             await session.flush()
             user_ids = [user_id, *(await _deactivate_owned(session, user_id) if ended else [])]
-            group_ids = await _groups_of(session, user_ids) if ended or revision.leaves else []
-            if revision.leaves:
+            group_ids = await _groups_of(session, user_ids) if ended or revision.forgets else []
+            if revision.forgets:
                 await _forget(session, user_id)
             told = bool(group_ids) or ended
             marked = await attention.mark(session, group_ids=group_ids, user_ids=user_ids) if told else []

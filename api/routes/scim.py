@@ -95,7 +95,7 @@ async def list_scim_users(database: Db, _: DirectoryManager, url: BaseUrl, query
     """Needs `directory.manage`. People, the oldest first; no service accounts."""
     request, matching = scim.read_search(USERS, query)
     part = await directory.list_users(database, matching, request.start_index, request.count)
-    return scim.found(USERS, url, part, request)
+    return scim.found(USERS, url, part, request, query)
 
 
 @router.post(
@@ -214,9 +214,9 @@ async def list_scim_groups(database: Db, _: DirectoryManager, url: BaseUrl, quer
     """Needs `directory.manage`. The oldest first; without the temporary groups of requests."""
     request, matching = scim.read_search(GROUPS, query)
     part = await directory.list_groups(
-        database, matching, request.start_index, request.count, with_members=scim.shows_members(query)
+        database, matching, request.start_index, request.count, with_members=bool(scim.members_shown(query))
     )
-    return scim.found(GROUPS, url, part, request)
+    return scim.found(GROUPS, url, part, request, query)
 
 
 @router.post(
@@ -242,7 +242,7 @@ async def create_scim_group(database: Db, _: DirectoryManager, url: BaseUrl, doc
 async def get_scim_group(database: Db, _: DirectoryManager, url: BaseUrl, group_id: GroupId, query: Shown) -> Response:
     """Needs `directory.manage`. Its people, in the order in which they joined."""
     scim.parameters(GROUPS, query)
-    group = await directory.get_group(database, group_id, with_members=scim.shows_members(query))
+    group = await directory.get_group(database, group_id, with_members=bool(scim.members_shown(query)))
     return scim.shown(GROUPS, url, group, query)
 
 
@@ -300,7 +300,7 @@ async def patch_scim_group(  # noqa: PLR0917 - what FastAPI brings
     await temporal.reconcile(marked)
     if not query:
         return Response(status_code=204)
-    group = await directory.get_group(database, group_id, with_members=scim.shows_members(query))
+    group = await directory.get_group(database, group_id, with_members=bool(scim.members_shown(query)))
     return scim.changed(GROUPS, url, group, query)
 
 

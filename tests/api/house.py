@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
@@ -185,6 +187,19 @@ async def open_house(database_url: str, app: FastAPI | None = None) -> AsyncIter
         values = UserValues(email="root@example.com", name="Root")
         user_id = await administrators.make_administrator(app.state.database, values)
         yield House(app, client, await _with_token(app.state.database, user_id, values.email), database_url)
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """Where the application listens, as its own server serves it."""
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", port=0, log_config=None))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not serving.done()
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await serving
 
 
 async def _with_token(db: Database, user_id: UUID, email: str) -> Somebody:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import uvicorn
 
-from tests.api.house import House
+from tests.api.house import House, served
 from tests.api.scene import Scene
 
 SCHEMATHESIS: Final = Path(sys.executable).parent / "schemathesis"
@@ -84,14 +83,8 @@ WALKS: Final = 15
 @pytest.fixture(scope="module")
 async def address(stack: House) -> AsyncIterator[str]:
     """Where the service listens, as its own server serves it."""
-    server = uvicorn.Server(uvicorn.Config(stack.app, lifespan="off", port=0, log_config=None))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        assert not serving.done()
-        await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await serving
+    async with served(stack.app) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

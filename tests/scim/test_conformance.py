@@ -7,25 +7,18 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-import uvicorn
 from scim2_client.engines.httpx2 import SyncSCIMClient
 from scim2_tester import Status, check_server
 
 from domain.actors import Permission
-from tests.api.house import House
+from tests.api.house import House, served
 
 
 @pytest.fixture
 async def address(house: House) -> AsyncIterator[str]:
     """Where the service listens, as its own server serves it."""
-    server = uvicorn.Server(uvicorn.Config(house.app, lifespan="off", port=0, log_config=None))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        assert not serving.done()
-        await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await serving
+    async with served(house.app) as url:
+        yield url
 
 
 async def test_scim2_tester_finds_no_error(house: House, address: str) -> None:

@@ -127,6 +127,37 @@ class TestList:
         only = await provider.get(f"/Groups/{made['id']}", attributes="members.value")
         assert only["members"] == [{"value": a}]
 
+    async def test_shows_the_parts_of_members_that_are_asked_for(self, provider: Provider) -> None:
+        (a,) = await _people(provider, 1)
+        made = await provider.make_group("team", a)
+        (whole,) = made["members"]
+        assert whole["$ref"].endswith(f"/scim/v2/Users/{a}")
+        for asked, parts in (
+            ({"attributes": "members"}, {"value", "$ref", "type"}),
+            ({"attributes": "displayName, Members.Value"}, {"value"}),
+            ({"attributes": f"{GROUP}:members.$ref"}, {"$ref"}),
+            ({"excludedAttributes": "members.type,displayName"}, {"value", "$ref"}),
+        ):
+            expected = [{part: whole[part] for part in parts}]
+            assert (await provider.get(f"/Groups/{made['id']}", **asked))["members"] == expected, asked
+            (found,) = await provider.find("/Groups", f'id eq "{made["id"]}"', **asked)
+            assert found["members"] == expected, asked
+
+    async def test_names_all_of_a_large_group(self, house: House, provider: Provider) -> None:
+        made = await provider.make_group("everybody")
+        async with house.db.connection() as connection:
+            await connection.execute(
+                """
+                INSERT INTO users (id, email, name)
+                SELECT gen_random_uuid(), 'person' || n || '@example.com', 'Person' FROM generate_series(1, 3000) n
+                """
+            )
+            await connection.execute(
+                "INSERT INTO group_members (group_id, user_id) SELECT %s, id FROM users WHERE name = 'Person'",
+                [made["id"]],
+            )
+        assert len(set(await provider.members(made["id"]))) == 3000
+
     async def test_has_no_temporary_group(self, house: House, provider: Provider) -> None:
         dana = await house.person("dana")
         request_id = await house.request(await house.template(), dana)

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from db import acting, tokens, web_sessions
+from db import acting, identities, tokens, web_sessions
 from domain.actors import Permission
 from domain.states import Action
 from tests.api.house import House, Somebody
@@ -539,6 +539,16 @@ class TestDelete:
         async with house.db.connection() as connection:
             rows = await connection.execute("SELECT FROM user_identities WHERE user_id = %s", [dana.id])
             assert rows.rowcount == 0
+
+    async def test_nor_with_anything_that_reached_the_account_meanwhile(self, house: House, provider: Provider) -> None:
+        made = await provider.make("dana")
+        await _delete(provider, made["id"])
+        team = await house.group("team", UUID(made["id"]))
+        await identities.link(house.db, made["id"], "https://idp.test", "whoever")
+        assert await provider.members(str(team.id)) == []
+        assert (await provider.make("dana"))["id"] == made["id"]
+        assert await provider.members(str(team.id)) == []
+        assert await identities.list_identities(house.db, made["id"]) == []
 
     async def test_has_somebody_back_once_of_many_at_once(self, provider: Provider) -> None:
         made = await provider.make("dana")

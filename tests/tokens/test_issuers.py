@@ -29,6 +29,7 @@ from db import identities
 from settings import OidcIssuer, Settings
 from tests.api.house import SECRET, House
 from tests.api.problem import check_problem
+from tests.scim.provider import Provider
 from tests.tokens.issuer import AUDIENCE, DISCOVERY, KEYS, Issuer, serve_issuer
 from tests.tokens.shop import ACCESS_TOKEN, JWT, Shop, check_oauth_error, encoded, signed, unsigned
 
@@ -405,6 +406,19 @@ class TestLinkingByEmail:
             assert (await _me(shop, issuer.token(**moved))).json()["id"] == str(shop.dana.id)
         [identity] = await identities.list_identities(shop.house.db, shop.dana.email)
         assert (identity.issuer, identity.subject) == (issuer.url, "dana-1")
+
+    async def test_links_whom_scim_made_and_whoever_comes_after_them(self, shop: Shop, issuer: Issuer) -> None:
+        provider = await Provider.of(shop.house)
+        made = await provider.make("scim.person", userName="scim@upn.test")
+        claims: dict[str, Any] = {"email": "scim.person@example.com", "email_verified": True}
+        async with _accepting(shop.house, issuer, link_by_email=True):
+            assert (await _me(shop, issuer.token(sub="scim-1", **claims))).json()["id"] == made["id"]
+            await provider.send("DELETE", f"/Users/{made['id']}")
+            assert not await _let_in(shop, issuer.token(sub="scim-1", **claims))
+            assert (await provider.make("scim.person", userName="scim@upn.test"))["id"] == made["id"]
+            # Another person, at the issuer and here, with the address and the name of the first.
+            assert (await _me(shop, issuer.token(sub="scim-2", **claims))).json()["id"] == made["id"]
+            assert not await _let_in(shop, issuer.token(sub="scim-1"))
 
     async def test_links_nothing_else(self, shop: Shop, issuer: Issuer) -> None:
         refused: list[dict[str, Any]] = [
