@@ -17,6 +17,7 @@ from scim2_models import (
     Context,
     ETag,
     Filter,
+    InvalidPathException,
     Patch,
     PatchOp,
     Resource,
@@ -79,6 +80,12 @@ SERVICE: Final = ScimService(
 USERS: Final[ResourceType] = SERVICE.get_resource_type("User")
 GROUPS: Final[ResourceType] = SERVICE.get_resource_type("Group")
 
+_LONGEST_FILTER: Final = 1_000
+"""Characters of a filter, and of a list of attributes."""
+_LONGEST_PATH: Final = 300
+"""Characters of a path in a PATCH: the URN of a schema, an attribute, and which of its values."""
+_MOST_OPERATIONS: Final = 100
+"""Of a PATCH, beside those on members: each has the library look at all there is."""
 _MEMBER_PARTS: Final = ("value", "$ref", "type")
 _GROUP_URN: Final = f"{scim.Group.__schema__}:".lower()
 
@@ -93,10 +100,11 @@ class ScimDocument(JSONResponse):
 
 async def _query(
     attributes: Annotated[
-        str | None, Query(max_length=1_000, description="The only attributes to answer with, separated by commas.")
+        str | None,
+        Query(max_length=_LONGEST_FILTER, description="The only attributes to answer with, separated by commas."),
     ] = None,
     excludedAttributes: Annotated[  # noqa: N803 - RFC 7644, section 3.4.2.5
-        str | None, Query(max_length=1_000, description="Attributes to leave out, separated by commas.")
+        str | None, Query(max_length=_LONGEST_FILTER, description="Attributes to leave out, separated by commas.")
     ] = None,
 ) -> dict[str, str]:
     given = {"attributes": attributes, "excludedAttributes": excludedAttributes}
@@ -108,7 +116,7 @@ async def _search(
     filter: Annotated[  # noqa: A002 - RFC 7644, section 3.4.2.2
         str | None,
         Query(
-            max_length=1_000,
+            max_length=_LONGEST_FILTER,
             description='What to look for (RFC 7644, section 3.4.2.2): `userName eq "dana@example.com"`.',
         ),
         STORABLE,
@@ -187,22 +195,73 @@ def read_group(document: Mapping[str, Any], context: Context) -> scim.Group:
     return group
 
 
-def read_patch(model: type[Model], document: Mapping[str, Any]) -> PatchOp[Model]:
-    """A PATCH of a resource.
+def read_user_patch(document: Mapping[str, Any]) -> Callable[[scim.User], scim.User]:
+    """What a PATCH makes of a User.
 
     Raises:
-        SCIMException: it is none.
+        SCIMException: it is none; or, when it is applied, it cannot be.
     """
-    patch: PatchOp[Model] = _read(PatchOp[model], document, Context.RESOURCE_PATCH_REQUEST)  # type: ignore[valid-type]
-    return patch
+    return _patch(scim.User, document, _bounded(_operations(document)))
 
 
-def patched(patch: PatchOp[Model]) -> Callable[[Model], Model]:
-    """What a PATCH makes of a resource.
+def read_group_patch(
+    document: Mapping[str, Any],
+) -> tuple[Callable[[scim.Group], scim.Group], set[str] | None]:
+    """What a PATCH makes of a Group, and the only members that it is about; None: all.
+
+    Members are changed here: the library takes a second for each operation where there are ten thousand.
 
     Raises:
-        SCIMException: when it is applied, and cannot be.
+        Invalid: a member is named by nothing.
+        SCIMException: it is no PATCH; or, when it is applied, it cannot be.
     """
+    changes: list[scim.MemberChange] = []
+    left: list[Any] = []
+    for operation in _operations(document):
+        if not isinstance(operation, Mapping):
+            left.append(operation)
+            continue
+        apart, rest = scim.taken_apart(operation)
+        changes += apart
+        left += [] if rest is None else [rest]
+    patch = _patch(scim.Group, document, _bounded(left)) if left or not changes else None
+    if patch is None:
+        # The envelope is looked at all the same.
+        _patch(scim.Group, document, [{"op": "remove", "path": "members"}])
+
+    def change(group: scim.Group) -> scim.Group:
+        members = scim.with_changes(group.members or [], changes)
+        group.members = None
+        changed = group if patch is None else patch(group)
+        changed.members = members
+        return changed
+
+    return change, scim.members_named(changes)
+
+
+def _operations(document: Mapping[str, Any]) -> list[Any]:
+    operations = next((value for key, value in document.items() if key.lower() == "operations"), None)
+    found = operations if isinstance(operations, list) else []
+    for operation in found:
+        for key, path in operation.items() if isinstance(operation, Mapping) else ():
+            if key.lower() == "path" and isinstance(path, str) and len(path) > _LONGEST_PATH:
+                raise InvalidPathException(detail=f"A path may have at most {_LONGEST_PATH} characters.")
+    return found
+
+
+def _bounded(operations: list[Any]) -> list[Any]:
+    if len(operations) > _MOST_OPERATIONS:
+        raise Invalid(("Operations", f"may be at most {_MOST_OPERATIONS}, beside those on members"))
+    return operations
+
+
+def _patch(model: type[Model], document: Mapping[str, Any], operations: list[Any]) -> Callable[[Model], Model]:
+    sent = {key: value for key, value in document.items() if key.lower() != "operations" or not operations}
+    patch: PatchOp[Model] = _read(
+        PatchOp[model],  # type: ignore[valid-type]
+        {**sent, **({"Operations": operations} if operations else {})},
+        Context.RESOURCE_PATCH_REQUEST,
+    )
 
     def change(resource: Model) -> Model:
         with SERVICE.provider:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
@@ -31,6 +32,8 @@ T = TypeVar("T", scim.User, scim.Group)
 
 LARGEST_PAGE: Final = 200
 """Resources on a page."""
+_MOST_MEMBERS: Final = 20_000
+"""Members on a page of groups: it ends before the group with which there would be more, unless that is the first."""
 _FURTHEST: Final = 2**31
 """Index of a page; far behind the end of every list."""
 
@@ -162,7 +165,7 @@ async def list_groups(
         db: the record.
         matching: the filter.
         start: the index of the first one, from 1.
-        count: how many at most.
+        count: how many at most; fewer where they are large (RFC 7644, section 3.4.2.4).
         with_members: whether anybody wants to know who is in them.
 
     Raises:
@@ -173,6 +176,8 @@ async def list_groups(
     async with db.session() as session:
         total = (await session.exec(select(func.count()).select_from(Group).where(condition))).one()
         rows = list(await session.exec(query.offset(_before(start)).limit(count))) if count else []
+        if with_members and rows:
+            rows = await _fitting(session, rows)
         members = await _members(session, [row.id for row in rows]) if with_members and rows else None
         return Slice(total, [_group(row, members) for row in rows])
 
@@ -273,6 +278,19 @@ async def _locked(session: AsyncSession, group_id: str) -> Group:
         return await groups.lock(session, _id(group_id, _no_group), key=True)
     except SystemGroup:
         raise _no_group() from None
+
+
+async def _fitting(session: AsyncSession, rows: list[Group]) -> list[Group]:
+    query = (
+        select(col(GroupMember.group_id), func.count())
+        .where(col(GroupMember.group_id).in_([row.id for row in rows]))
+        .group_by(col(GroupMember.group_id))
+    )
+    sizes = dict(iter(await session.exec(query)))
+    totals = accumulate(sizes.get(row.id, 0) for row in rows)
+    return [
+        row for index, (row, total) in enumerate(zip(rows, totals, strict=True)) if not index or total <= _MOST_MEMBERS
+    ]
 
 
 async def _members(

@@ -29,6 +29,7 @@ from sqlmodel import col
 from db.tables import Group, GroupMember, User
 from domain import scim
 from domain.scim import parsed_ids
+from domain.text import storable
 
 Column = SQLColumnExpression[Any]
 
@@ -71,6 +72,7 @@ _OF_GROUPS: Final[Mapping[str, Column]] = {
 }
 _IDS: Final = frozenset({"id", "members.value"})
 _NO_TEXT: Final = frozenset({"active", "emails.primary", "meta.created"})
+_OF_TEXT: Final = frozenset({CompareOperator.co, CompareOperator.sw, CompareOperator.ew})
 
 _COMPARED: Final[Mapping[CompareOperator, Callable[[Column, Any], Column]]] = {
     CompareOperator.eq: operator.eq,
@@ -148,12 +150,24 @@ class _Condition(FilterVisitor[Column]):
             binding = self._filter.resolve_comparison(self._whole(node.attr_path))
             if binding is None or not isinstance(value, bool | str):
                 raise InvalidFilterException(detail=f"{self._whole(node.attr_path)} is not compared with that")
+            if node.op in _OF_TEXT:
+                raise InvalidFilterException(detail=f"{self._whole(node.attr_path)} is no text")
             value = coerce_value(binding, value)
-        elif not isinstance(value, str):
-            raise InvalidFilterException(detail=f"{self._whole(node.attr_path)} is compared with a text")
-        elif name != "external_id":
-            column, value = func.lower(column), func.lower(value)
+        else:
+            value = self._text(node)
+            if name != "external_id":
+                column, value = func.lower(column), func.lower(value)
         return _of_members(name, _COMPARED[node.op](column, value))
+
+    def _text(self, node: Comparison) -> str:
+        whole = self._whole(node.attr_path)
+        if not isinstance(node.value, str):
+            raise InvalidFilterException(detail=f"{whole} is compared with a text")
+        try:
+            # What the filter spells with escapes was not there when the edge looked.
+            return storable(node.value)
+        except ValueError as error:
+            raise InvalidFilterException(detail=f"what {whole} is compared with {error}") from None
 
     def _whole(self, attribute: AttrPath) -> AttrPath:
         return attribute if self._within is None else AttrPath(self._within, attribute.attr)

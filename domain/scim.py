@@ -17,10 +17,12 @@ from scim2_models import (
     URN,
     CaseExact,
     ComplexAttribute,
+    InvalidFilterException,
     Meta,
     Mutability,
-    PatchOp,
+    MutabilityException,
     PatchOperation,
+    Path,
     Reference,
     Required,
     Resource,
@@ -40,7 +42,8 @@ _IDENTIFIER: Final[TypeAdapter[str]] = TypeAdapter(
     ]
 )
 _LONGEST_NAME: Final = 200
-_LONGEST_PART: Final = 200
+# Checked here also where the edge did: the filter of a path can spell with escapes what a text must not have.
+_PART: Final[TypeAdapter[str]] = TypeAdapter(Annotated[str, StringConstraints(max_length=200), STORABLE])
 
 
 class PersonName(ComplexAttribute):
@@ -98,7 +101,7 @@ class User(Resource[Any]):
     active: Annotated[bool | None, Required.true] = None
     """False: no access, no claims, no vote, and every grant ends at once. True where a new user leaves it out."""
 
-    emails: Annotated[list[EmailAddress] | None, Required.true] = None
+    emails: Annotated[list[EmailAddress] | None, Required.true] = Field(None, max_length=100)
     """The account's address. One is kept: the primary, else the first of type work, else the first."""
 
 
@@ -154,13 +157,13 @@ def account(user: User) -> Account:
     email = _checked(_ADDRESS, "emails.value", address.value)
     parts = {} if user.name is None else user.name.model_dump(exclude_none=True, by_alias=True)
     for part, text in parts.items():
-        if len(text) > _LONGEST_PART:
-            raise Invalid((f"name.{part}", f"may have at most {_LONGEST_PART} characters"))
+        _checked(_PART, f"name.{part}", text)
     display_name = user.display_name or None
     name = _name_of(parts, user_name) if display_name is None else _checked(_NAME, "displayName", display_name)
     kind = {key: value for key in ("type", "display", "primary") if (value := getattr(address, key)) is not None}
-    if any(len(value) > _LONGEST_PART for value in kind.values() if isinstance(value, str)):
-        raise Invalid(("emails", f"type and display may have at most {_LONGEST_PART} characters"))
+    for part, value in kind.items():
+        if isinstance(value, str):
+            _checked(_PART, f"emails.{part}", value)
     return Account(
         email=email,
         name=name,
@@ -243,61 +246,122 @@ def group(
     return made
 
 
-def members_named(patch: PatchOp[Group]) -> set[str] | None:
-    """The members that a PATCH is about, so that a large group need not be read whole for a small change.
+@dataclass(frozen=True)
+class MemberChange:
+    """What one operation of a PATCH does to the members of a group."""
+
+    op: PatchOperation.Op
+    ids: tuple[str, ...] | None
+    """Whom it is about, in the order in which they are named; None: everybody in the group, to be removed."""
+
+
+def taken_apart(operation: Mapping[str, Any]) -> tuple[list[MemberChange], dict[str, Any] | None]:
+    """What an operation on a Group does to its members, and what is left of it beside that.
+
+    A member is named by its `value` alone. What else a client says of one does not choose among members: who is to be
+    removed as this service shows them, with `$ref`, is removed.
+
+    Raises:
+        Invalid: a member has no `value`.
+        SCIMException: the path is none, or chooses members by anything but their `value`.
+    """
+    told = {key.lower(): value for key, value in operation.items()}
+    said = str(told.get("op")).lower()
+    path = told.get("path")
+    if said not in set(PatchOperation.Op) or not isinstance(path, str | None):
+        return [], dict(operation)
+    op, value = PatchOperation.Op(said), told.get("value")
+    if path and not _is_group(path):
+        change = _change(op, Path[Group](path).ast, value)
+        return ([], dict(operation)) if change is None else ([change], None)
+    if op is PatchOperation.Op.remove or not isinstance(value, Mapping):
+        return [], dict(operation)
+    changes: list[MemberChange] = []
+    left: dict[str, Any] = {}
+    for key, part in value.items():
+        if _is_members(key):
+            changes.append(_named(op, part))
+        elif _is_group(key) and isinstance(part, Mapping):
+            changes += [_named(op, inner) for name, inner in part.items() if _is_members(name)]
+            left[key] = {name: inner for name, inner in part.items() if not _is_members(name)}
+        else:
+            left[key] = part
+    if not changes:
+        return [], dict(operation)
+    rest = {"op": op.value, "value": left, **({"path": path} if path else {})}
+    return changes, rest if any(left.values()) else None
+
+
+def with_changes(members: Iterable[Member], changes: Iterable[MemberChange]) -> list[Member]:
+    """The members of a group after changes. Who stays keeps their place; who is new comes last."""
+    by_id = {member.value or "": member for member in members}
+    for change in changes:
+        if change.ids is None or change.op is PatchOperation.Op.replace_:
+            by_id.clear()
+        for each in change.ids or ():
+            if change.op is PatchOperation.Op.remove:
+                by_id.pop(each, None)
+            elif each not in by_id:
+                by_id[each] = Member.model_construct(value=each, type="User")
+    return list(by_id.values())
+
+
+def members_named(changes: Iterable[MemberChange]) -> set[str] | None:
+    """The members that changes are about, so that a large group need not be read whole for a small change.
 
     Returns:
-        Ids; None where it is about all of them.
+        Ids; None where they are about all of them.
     """
     named: set[str] = set()
-    for operation in patch.operations or []:
-        about = _named_by(operation)
-        if about is None:
+    for change in changes:
+        if change.ids is None or change.op is PatchOperation.Op.replace_:
             return None
-        named |= about
+        named.update(change.ids)
     return named
 
 
-def _named_by(operation: PatchOperation[Group]) -> set[str] | None:
-    adds = operation.op is PatchOperation.Op.add
-    if operation.path is None:
-        values = operation.value if isinstance(operation.value, Mapping) else {}
-        found = [value for key, value in values.items() if _is_members(key)]
-        return set() if not found else _ids(found[0]) if adds else None
-    path = operation.path.ast
-    if not _is_members(str(path.attr_path if isinstance(path, ValuePath | Comparison) else path).partition("[")[0]):
-        return set()
+def _change(op: PatchOperation.Op, path: Any, value: object) -> MemberChange | None:  # noqa: ANN401 - any path
+    attribute = path.attr_path if isinstance(path, ValuePath | Comparison) else path
+    if not _is_members(str(attribute)):
+        return None
     if isinstance(path, AttrPath) and path.sub_attr is None:
-        # A remove with a value is Entra's way to name whom it removes.
-        return _ids(operation.value) if adds or (operation.value and not _replaces(operation)) else None
-    if isinstance(path, ValuePath):
-        by = path.val_filter
-        if isinstance(by, Comparison) and by.attr_path.attr.lower() == "value" and by.op is CompareOperator.eq:
-            return {str(by.value)}
-    return None
+        if op is PatchOperation.Op.remove and value is None:
+            return MemberChange(op, None)
+        return _named(op, value)
+    if op is not PatchOperation.Op.remove or isinstance(path, AttrPath) or getattr(path, "sub_attr", None):
+        raise MutabilityException(detail="members are added and removed, not changed")
+    by = path.val_filter if isinstance(path, ValuePath) else path
+    if not isinstance(by, Comparison) or by.op is not CompareOperator.eq or not _is_of_values(path, by):
+        raise InvalidFilterException(detail='members are named by their value: members[value eq "…"]')
+    return MemberChange(op, (str(by.value).lower(),))
 
 
-def _replaces(operation: PatchOperation[Group]) -> bool:
-    return operation.op is PatchOperation.Op.replace_
+def _is_of_values(path: ValuePath | Comparison, by: Comparison) -> bool:
+    name = by.attr_path.attr if isinstance(path, ValuePath) else by.attr_path.sub_attr or "value"
+    return str(name).lower() == "value"
+
+
+def _named(op: PatchOperation.Op, value: object) -> MemberChange:
+    if value is None and op is PatchOperation.Op.add:
+        raise Invalid(("members", "value is required"))
+    entries = value if isinstance(value, list) else [] if value is None else [value]
+    ids = []
+    for entry in entries:
+        said = {key.lower(): part for key, part in entry.items()} if isinstance(entry, Mapping) else {}
+        if not isinstance(said.get("value"), str):
+            raise Invalid(("members.value", "is required, and a text"))
+        # As ids are written here.
+        ids.append(said["value"].lower())
+    return MemberChange(op, tuple(dict.fromkeys(ids)))
+
+
+def _is_group(attribute: str) -> bool:
+    return attribute.strip().lower() == str(Group.__schema__).lower()
 
 
 def _is_members(attribute: str) -> bool:
-    name = attribute.lower().removeprefix(f"{Group.__schema__}:".lower())
+    name = attribute.strip().lower().removeprefix(f"{Group.__schema__}:".lower())
     return name.partition(".")[0] == "members"
-
-
-def _ids(value: object) -> set[str]:
-    entries = value if isinstance(value, list) else [value]
-    ids = set()
-    for entry in entries:
-        told = (
-            next((said for key, said in entry.items() if key.lower() == "value"), None)
-            if isinstance(entry, Mapping)
-            else getattr(entry, "value", entry)
-        )
-        if isinstance(told, str):
-            ids.add(told)
-    return ids
 
 
 def parsed_ids(values: Iterable[str]) -> list[UUID]:

@@ -14,7 +14,7 @@ from api.resources import Db, Temporal
 from api.scim import GROUPS, SERVICE, USERS, BaseUrl, Document, ScimDocument, Search, Shown
 from api.scim_documents import answers, takes
 from db import scim as directory
-from domain.scim import Group, User, members_named
+from domain.scim import User
 
 router = APIRouter(default_response_class=ScimDocument)
 
@@ -181,8 +181,8 @@ async def patch_scim_user(  # noqa: PLR0917 - what FastAPI brings
     `active: false` counts at once, as it does with PUT.
     """
     scim.parameters(USERS, query)
-    patch = scim.read_patch(User, document)
-    user, marked = await directory.change_user(database, caller, user_id, scim.patched(patch))
+    change = scim.read_user_patch(document)
+    user, marked = await directory.change_user(database, caller, user_id, change)
     await temporal.reconcile(marked)
     return scim.changed(USERS, url, user, query)
 
@@ -295,8 +295,8 @@ async def patch_scim_group(  # noqa: PLR0917 - what FastAPI brings
     204, unless attributes are asked for: then 200 with these.
     """
     scim.parameters(GROUPS, query)
-    patch = scim.read_patch(Group, document)
-    _, marked = await directory.change_group(database, caller, group_id, scim.patched(patch), members_named(patch))
+    change, named = scim.read_group_patch(document)
+    _, marked = await directory.change_group(database, caller, group_id, change, named)
     await temporal.reconcile(marked)
     if not query:
         return Response(status_code=204)

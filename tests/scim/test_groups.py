@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -158,6 +159,21 @@ class TestList:
             )
         assert len(set(await provider.members(made["id"]))) == 3000
 
+    async def test_ends_a_page_before_it_has_too_many_members(
+        self, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("db.scim._MOST_MEMBERS", 3)
+        ids = await _people(provider, 4)
+        for name, size in (("small", 2), ("one", 1), ("large", 4), ("none", 0)):
+            await provider.make_group(name, *ids[:size], externalId=name)
+        pages, start = [], 1
+        while (found := await provider.get("/Groups", startIndex=start, filter="externalId pr"))["itemsPerPage"]:
+            pages.append([(each["displayName"], len(each.get("members", []))) for each in found["Resources"]])
+            start += found["itemsPerPage"]
+        assert pages == [[("small", 2), ("one", 1)], [("large", 4)], [("none", 0)]]
+        found = await provider.get("/Groups", excludedAttributes="members")
+        assert found["itemsPerPage"] == found["totalResults"]
+
     async def test_has_no_temporary_group(self, house: House, provider: Provider) -> None:
         dana = await house.person("dana")
         request_id = await house.request(await house.template(), dana)
@@ -240,6 +256,92 @@ class TestPatch:
         answer = await provider.patch(f"/Groups/{made['id']}", *sent)
         assert answer.status_code == 204, answer.text
         assert await provider.members(made["id"]) == [ids[name] for name in left]
+
+    @pytest.mark.parametrize(
+        "named",
+        [
+            lambda shown: [shown],
+            lambda shown: shown,
+            lambda shown: [{"$ref": None, "value": shown["value"]}],
+            lambda shown: [{"value": shown["value"], "display": "Dana", "$ref": f"../Users/{shown['value']}"}],
+            lambda shown: [{"VALUE": shown["value"].upper()}],
+        ],
+    )
+    async def test_removes_whom_it_names_whatever_else_it_says_of_them(self, provider: Provider, named: Any) -> None:
+        a, b = await _people(provider, 2)
+        made = await provider.make_group("team", a, b)
+        operation = {"op": "remove", "path": "members", "value": named(made["members"][0])}
+        assert (await provider.patch(f"/Groups/{made['id']}", operation)).status_code == 204
+        assert await provider.members(made["id"]) == [b]
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            {"path": GROUP, "value": {"members": "named"}},
+            {"path": f"{GROUP}:members", "value": "named"},
+            {"value": {"members": "named"}},
+            {"value": {GROUP: {"members": "named"}}},
+            {"value": {f"{GROUP}:members": "named"}},
+            {"path": "MEMBERS", "value": "named"},
+        ],
+        ids=str,
+    )
+    async def test_replaces_all_whatever_it_calls_the_attribute(
+        self, provider: Provider, operation: dict[str, Any]
+    ) -> None:
+        a, b = await _people(provider, 2)
+        made = await provider.make_group("team", a)
+        sent = json.loads(json.dumps({"op": "replace", **operation}).replace('"named"', json.dumps([{"value": b}])))
+        assert (await provider.patch(f"/Groups/{made['id']}", sent)).status_code == 204
+        assert await provider.members(made["id"]) == [b]
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            {"op": "remove", "path": 'members[not (value ne "{a}")]'},
+            {"op": "remove", "path": 'members[value co "{a}"]'},
+            {"op": "remove", "path": 'members[type eq "User"]'},
+            {"op": "remove", "path": 'members[$ref eq "../Users/{a}"]'},
+            {"op": "remove", "path": "members.value"},
+            {"op": "remove", "path": 'members[value eq "{a}"].value'},
+            {"op": "remove", "path": "members", "value": [{"$ref": "../Users/{a}"}]},
+            {"op": "remove", "path": "members", "value": ["{a}"]},
+            {"op": "remove", "path": "members", "value": ""},
+            {"op": "add", "path": "members"},
+            {"op": "add", "path": "members", "value": [None]},
+            {"op": "add", "path": 'members[value eq "{a}"]', "value": {"type": "User"}},
+            {"op": "replace", "path": 'members[value eq "{a}"].type', "value": "User"},
+        ],
+        ids=str,
+    )
+    async def test_refuses_to_choose_members_by_anything_but_their_value(
+        self, provider: Provider, operation: dict[str, Any]
+    ) -> None:
+        a, b = await _people(provider, 2)
+        made = await provider.make_group("team", a, b)
+        sent = json.loads(json.dumps(operation).replace("{a}", a))
+        rename = {"op": "replace", "path": "displayName", "value": "renamed"}
+        check_problem(await provider.patch(f"/Groups/{made['id']}", rename, sent), 400)
+        assert await provider.get(f"/Groups/{made['id']}") == made
+
+    async def test_holds_the_envelope_to_what_it_is_where_it_is_about_members_alone(self, provider: Provider) -> None:
+        made = await provider.make_group("team")
+        (a,) = await _people(provider, 1)
+        for schemas in ([GROUP], "x", [5]):
+            sent = {"schemas": schemas, "Operations": [_add(a)]}
+            check_problem(await provider.send("PATCH", f"/Groups/{made['id']}", sent), 400)
+        assert await provider.members(made["id"]) == []
+
+    async def test_takes_hundreds_of_operations_on_members_and_a_hundred_others(self, provider: Provider) -> None:
+        a, b = await _people(provider, 2)
+        made = await provider.make_group("team", a)
+        path = f"/Groups/{made['id']}"
+        renames = [{"op": "replace", "path": "displayName", "value": f"team {number}"} for number in range(101)]
+        check_problem(await provider.patch(path, *renames), 400)
+        answer = await provider.patch(path, *renames[:100], *[_remove(a), _add(b), _remove(b), _add(b)] * 75)
+        assert answer.status_code == 204, answer.text
+        assert await provider.members(made["id"]) == [b]
+        assert (await provider.get(path))["displayName"] == "team 99"
 
     async def test_renames(self, provider: Provider) -> None:
         (a,) = await _people(provider, 1)

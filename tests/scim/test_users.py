@@ -257,6 +257,11 @@ class TestList:
             "not (" * 150 + "active eq true" + ")" * 150,
             "active eq true and " * 45 + "x",
             'userName eq "a\x00b"',
+            r'userName eq "a\u0000b"',
+            r'externalId eq "\u0000"',
+            r'displayName co "\ud800"',
+            'meta.created co "2026"',
+            'meta.created sw "2026-01-01T00:00:00Z"',
             'userName eq "a\' OR 1=1 --" or',
         ],
     )
@@ -381,6 +386,10 @@ class TestPatch:
             {"op": "replace", "path": "displayName", "value": ["x"]},
             {"op": "replace", "path": "active", "value": "perhaps"},
             {"op": "replace", "path": "userName", "value": ""},
+            {"op": "replace", "path": r'emails[type eq "\u0000" and primary eq true].value', "value": "d@example.com"},
+            {"op": "replace", "path": r'emails[type eq "\ud800" and primary eq true].value', "value": "d@example.com"},
+            {"op": "replace", "path": f'emails[{"(" * 140}type eq "work"{")" * 140}].value', "value": "d@example.com"},
+            {"op": "add", "path": "emails", "value": [{"value": f"d{number}@example.com"} for number in range(101)]},
             {"op": "replace"},
             {},
         ],
@@ -393,6 +402,12 @@ class TestPatch:
         first = {"op": "replace", "path": "displayName", "value": "Diana"}
         check_problem(await provider.patch(f"/Users/{made['id']}", first, operation), 400)
         assert await provider.get(f"/Users/{made['id']}") == made
+
+    async def test_does_a_hundred_things_and_no_more(self, provider: Provider) -> None:
+        path = f"/Users/{(await provider.make('dana'))['id']}"
+        sent = [{"op": "replace", "path": "displayName", "value": f"Dana {number}"} for number in range(101)]
+        check_problem(await provider.patch(path, *sent), 400)
+        assert (await provider.patch(path, *sent[:100])).json()["displayName"] == "Dana 99"
 
     async def test_leaves_no_trace_where_it_changes_nothing(self, house: House, provider: Provider) -> None:
         made = await provider.make("dana")
