@@ -12,10 +12,14 @@ from uuid import UUID
 from db.database import Connection
 
 OUTLASTS: Final = """
-    (g.expires_at IS NULL OR (g.expires_at > now() AND (u.deactivated_at IS NULL OR g.created_at > u.deactivated_at)))
+    (g.expires_at IS NULL OR (g.expires_at > now() AND (
+        u.deactivated_at IS NULL
+        OR u.deactivated_at < (SELECT asked.created_at FROM access_requests asked WHERE asked.id = g.request_id)
+    )))
 """
 """Whether a group `g` still brings something to its member `u`: a grant ends with its time, and with a deactivation,
-also of somebody who is active again before the workflow has looked."""
+also of somebody who is active again before the workflow has looked. What counts is when it was asked for: an approval
+may have begun before the deactivation was committed, and be the later one all the same."""
 
 
 async def get_groups(connection: Connection, user_id: UUID) -> list[dict[str, object]]:

@@ -97,7 +97,7 @@ async def create_user(db: Database, caller: Person, resource: scim.User) -> scim
     def have_back(found: User) -> Revision | None:
         nonlocal came_back
         came_back = found.left_at is not None
-        # Again: what reached the account while it was nobody's, or while it became so, is not theirs either.
+        # Also where they come back inactive.
         return replace(_revision(account, left_at=None), forgets=True) if came_back else None
 
     if user_id is not None:

@@ -215,6 +215,8 @@ async def revise(
             if values.active and owner is not None and not owner.active:
                 raise Invalid(("active", "the owner is deactivated"))
             ended = user.active and not values.active
+            # Again: what reached the account while it was nobody's, or while it became so, is not theirs either.
+            forgets = revision.forgets or (user.left_at is not None and values.active)
             if values.active:
                 # Whoever is back has not left.
                 user.left_at = None
@@ -223,8 +225,8 @@ async def revise(
                 user.deactivated_at = await _now(session)
             await session.flush()
             user_ids = [user_id, *(await _deactivate_owned(session, user_id) if ended else [])]
-            group_ids = await _groups_of(session, user_ids) if ended or revision.forgets else []
-            if revision.forgets:
+            group_ids = await _groups_of(session, user_ids) if ended or forgets else []
+            if forgets:
                 await _forget(session, user_id)
             told = bool(group_ids) or ended
             marked = await attention.mark(session, group_ids=group_ids, user_ids=user_ids) if told else []

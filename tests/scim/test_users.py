@@ -505,6 +505,24 @@ class TestDeprovisioning:
         assert (await house.call("GET", claims, house.admin)).json() == {}
         assert (await house.call("GET", f"/users/{dana.id}/groups", house.admin)).json()["items"] == []
 
+    async def test_nor_one_that_was_approved_while_the_deactivation_was_on_its_way(
+        self, house: House, provider: Provider
+    ) -> None:
+        dana = await _somebody(house, (await provider.make("dana"))["id"])
+        app = await house.application()
+        mapping = await house.mapping(app.id)
+        request_id = await house.request(await house.template(app_id=app.id, mapping_ids=[mapping.id]), dana)
+        async with house.db.transaction() as connection, acting.told(connection):
+            await connection.execute(
+                "UPDATE users SET active = false, deactivated_at = clock_timestamp() WHERE id = %s", [dana.id]
+            )
+            # It sees the account as it is until the commit.
+            await house.decide(request_id, Action.APPROVE, house.admin)
+        assert (await provider.patch(f"/Users/{dana.id}", ON)).json()["active"]
+        claims = f"/users/{dana.id}/mapping-values?app_id={app.id}"
+        assert (await house.call("GET", claims, house.admin)).json() == {}
+        assert (await house.call("GET", f"/users/{dana.id}/groups", house.admin)).json()["items"] == []
+
     async def test_of_somebody_inactive_can_be_undone(self, provider: Provider) -> None:
         made = await provider.make("dana")
         await _deactivate(provider, made["id"])
@@ -562,6 +580,16 @@ class TestDelete:
         await identities.link(house.db, made["id"], "https://idp.test", "whoever")
         assert await provider.members(str(team.id)) == []
         assert (await provider.make("dana"))["id"] == made["id"]
+        assert await provider.members(str(team.id)) == []
+        assert await identities.list_identities(house.db, made["id"]) == []
+
+    async def test_nor_where_an_administrator_has_them_back(self, house: House, provider: Provider) -> None:
+        made = await provider.make("dana")
+        await _delete(provider, made["id"])
+        team = await house.group("team", UUID(made["id"]))
+        await identities.link(house.db, made["id"], "https://idp.test", "whoever")
+        sent = {"email": "dana@example.com", "name": "Dana", "active": True}
+        assert (await house.call("PUT", f"/users/{made['id']}", house.admin, json=sent)).status_code == 200
         assert await provider.members(str(team.id)) == []
         assert await identities.list_identities(house.db, made["id"]) == []
 
