@@ -18,6 +18,7 @@ from scim2_models import (
     ETag,
     Filter,
     InvalidPathException,
+    InvalidValueException,
     Patch,
     PatchOp,
     Resource,
@@ -265,7 +266,13 @@ def _patch(model: type[Model], document: Mapping[str, Any], operations: list[Any
 
     def change(resource: Model) -> Model:
         with SERVICE.provider:
-            patch.patch(resource)
+            try:
+                patch.patch(resource)
+            except InvalidValueException as error:
+                # The library would show the client the report of its validator, over several lines.
+                if isinstance(error.__cause__, ValidationError):
+                    raise scim_exception_of(error.__cause__) from error
+                raise
         return resource
 
     return change

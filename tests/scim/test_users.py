@@ -403,6 +403,14 @@ class TestPatch:
         check_problem(await provider.patch(f"/Users/{made['id']}", first, operation), 400)
         assert await provider.get(f"/Users/{made['id']}") == made
 
+    async def test_says_on_one_line_what_is_wrong_with_a_value(self, provider: Provider) -> None:
+        path = f"/Users/{(await provider.make('dana'))['id']}"
+        answer = await provider.patch(path, {"op": "replace", "path": "active", "value": "perhaps"})
+        assert (
+            check_problem(answer, 400)["detail"] == "Input should be a valid boolean, unable to interpret input: active"
+        )
+        assert answer.json()["scimType"] == "invalidValue"
+
     async def test_does_a_hundred_things_and_no_more(self, provider: Provider) -> None:
         path = f"/Users/{(await provider.make('dana'))['id']}"
         sent = [{"op": "replace", "path": "displayName", "value": f"Dana {number}"} for number in range(101)]
