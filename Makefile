@@ -57,7 +57,8 @@ test: $(STAMP) system-packages ## Run every check that CI runs
 	@$(MAKE) format-check lint typecheck audit-dependencies pytest
 
 # With which hashes begin differs from run to run, and the processes that share the tests have to name them alike.
-PYTEST = PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Three, also where there are two processors: a third of the time some of them wait.
+PYTEST = PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: pytest
 pytest: $(STAMP) $(PROVIDER_STAMP) ## Run the tests (PYTEST_ARGS="-k …")

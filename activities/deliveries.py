@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 from temporalio import activity
 
+from activities.heartbeats import beating
 from db import deliveries
 from db.database import Database
 from db.secrets import SecretVault
@@ -37,7 +38,8 @@ class DeliveryActivities:
     @activity.defn(name=names.DELIVER)
     async def deliver(self, start: DeliveryInput) -> DeliveryNext:
         """One attempt. Whoever may schedule activities here can at most have a delivery tried that is due."""
-        return await self._attempt(start.delivery_id)
+        async with beating():
+            return await self._attempt(start.delivery_id)
 
     async def _attempt(self, delivery_id: UUID) -> DeliveryNext:
         outgoing = await deliveries.begin(self._db, self._vault, delivery_id, public_url=self._public_url)

@@ -12,6 +12,7 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.heartbeats import beating
 from domain.tasks import REDEEM_PATH, Ending, RunResult, ScriptJob, ScriptOrder
 from script_tasks.running import Approver, Job, run, unavailable
 from workflows import names
@@ -22,7 +23,6 @@ _REDEEM_TIMEOUT_SECS: Final = 10.0
 _REDEEM_PAUSE_SECS: Final = 1.0
 _REDEEM_ATTEMPTS: Final = 20
 """An API that is restarted is back by then. Only what never reached it is sent again: a ticket works once."""
-_HEARTBEAT_SECS: Final = 3.0
 
 
 class ScriptActivities:
@@ -40,8 +40,7 @@ class ScriptActivities:
     @activity.defn(name=names.RUN_SCRIPT)
     async def run_script(self, order: ScriptOrder) -> RunResult:
         """Carry out an order; cancelled, it kills the script."""
-        beating = asyncio.create_task(_beat())
-        try:
+        async with beating():
             job = await self._redeem(order)
             problem = unavailable(job.language)
             if problem is not None:
@@ -50,8 +49,6 @@ class ScriptActivities:
             result = await run(job, cache=self._cache)
             _log.info("script_ended", run_id=str(order.run_id), ending=result.ending, duration_ms=result.duration_ms)
             return result
-        finally:
-            beating.cancel()
 
     async def _redeem(self, order: ScriptOrder) -> Job:
         for attempt in range(1, _REDEEM_ATTEMPTS + 1):
@@ -81,12 +78,6 @@ def _job(sent: ScriptJob) -> Job:
         timeout_seconds=sent.timeout_seconds,
         network=sent.network,
     )
-
-
-async def _beat() -> None:
-    while True:
-        activity.heartbeat()
-        await asyncio.sleep(_HEARTBEAT_SECS)
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -13,6 +13,9 @@ with workflow.unsafe.imports_passed_through():
 
 _ATTEMPT: Final = timedelta(minutes=2)
 """An attempt is bounded by its own, shorter, timeouts; one that takes this long is stuck."""
+_ALIVE: Final = timedelta(seconds=30)
+"""A worker that does not say within this time that it is at an attempt is dead. Workers of the version before say
+nothing, and are done within it: what they wait for most, an answer, they wait for half as long."""
 _RETRY: Final = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(seconds=30)
 )
@@ -41,6 +44,7 @@ class DeliveryWorkflow:
                 start,
                 result_type=DeliveryNext,
                 start_to_close_timeout=_ATTEMPT,
+                heartbeat_timeout=_ALIVE,
                 retry_policy=_RETRY,
             )
             if following.pause_seconds is None:
