@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,8 +27,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities import setup
 from bench.bare_workflows import TASK_QUEUE, FloorLifecycle, FloorTimer
-from bench.load import Connection, Timings, in_parallel
-from bench.servers import memory, process, wait_for
+from bench.load import Answer, Connection, Timings, in_parallel
+from bench.servers import memory, process, processor_secs, wait_for
 from cli.dev import PostgresServer, TemporalDevServer
 from cli.dev.program import free_port
 from db import migrate, tokens
@@ -276,23 +276,55 @@ async def _many_clients(bench: Bench, count: int) -> None:
     )
 
 
-async def _reads(bench: Bench, count: int) -> float:
+@dataclass(frozen=True)
+class _Calls:
+    """Many calls by a few clients."""
+
+    rate: float
+    """A second."""
+    answering_ms: float
+    """Of a processor, for each, by the program that answers."""
+    postgres_ms: float
+
+    def results(self, what: str, floor: _Calls, target: str) -> list[Result]:
+        """Lines of the table."""
+        return [
+            Result(what, self.rate, "/s", floor.rate, target),
+            Result(f"{what}, processor of the API", self.answering_ms, "ms", floor.answering_ms),
+            Result(f"{what}, processor of PostgreSQL", self.postgres_ms, "ms", floor.postgres_ms),
+        ]
+
+
+async def _repeated(port: int, program: str, count: int, call: Callable[[Connection], Awaitable[Answer]]) -> _Calls:
+    """Have eight clients make a call again and again, after a tenth of that to warm up."""
+    clients = 8
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(Connection(port)) for _ in range(clients)]
+
+        async def one(client: int, _: int) -> None:
+            (await call(connections[client])).json()
+
+        await in_parallel(clients, count // 10, one)
+        before = processor_secs()
+        rate = await in_parallel(clients, count, one)
+        after = processor_secs()
+    took = {name: (after[name] - before[name]) / count * 1000 for name in (program, "postgres")}
+    return _Calls(rate, took[program], took["postgres"])
+
+
+async def _reads(bench: Bench, count: int) -> _Calls:
     """How often a second each list is read; answers with the floor."""
     user_id, token = bench.requesters[0]
-    clients = 8
 
-    async def rate(port: int, path: str, token: str) -> float:
-        async with AsyncExitStack() as stack:
-            connections = [await stack.enter_async_context(Connection(port)) for _ in range(clients)]
+    async def read(port: int, program: str, path: str, token: str) -> _Calls:
+        return await _repeated(port, program, count, lambda connection: connection.call("GET", path, token))
 
-            async def one(client: int, _: int) -> None:
-                (await connections[client].call("GET", path, token)).json()
-
-            await in_parallel(clients, count // 10, one)
-            return await in_parallel(clients, count, one)
-
-    floor = await rate(bench.floor_port, f"/users/{user_id}", token)
-    bench.note(Result("bare route, one indexed SELECT", floor, "/s"))
+    floor = await read(bench.floor_port, "bench.floor:app", f"/users/{user_id}", token)
+    bench.note(
+        Result("bare route, one indexed SELECT", floor.rate, "/s"),
+        Result("bare route, processor of the API", floor.answering_ms, "ms"),
+        Result("bare route, processor of PostgreSQL", floor.postgres_ms, "ms"),
+    )
     async with bench.db.connection() as connection:
         newest = await (
             await connection.execute(
@@ -307,33 +339,28 @@ async def _reads(bench: Bench, count: int) -> float:
         ("timeline", f"/access-requests/{request_id}/timeline", token),
         ("templates", "/access-request-templates?limit=20", token),
     ):
-        bench.note(Result(what, await rate(bench.api_port, f"/api/v1{path}", who), "/s", floor, "≥ 0.5"))
+        calls = await read(bench.api_port, "justiam api", f"/api/v1{path}", who)
+        bench.note(*calls.results(what, floor, "≥ 0.5"))
     return floor
 
 
-async def _exchanges(bench: Bench, count: int, floor: float) -> None:
+async def _exchanges(bench: Bench, count: int, floor: _Calls) -> None:
     """Token exchange: who asks, what they hold for the application, a signature, a row."""
-    clients, (_, token) = 8, bench.requesters[0]
     async with bench.db.connection() as connection:
         rows = await connection.execute("SELECT client_id FROM applications WHERE name = 'Internal DB'")
         row = await rows.fetchone()
     form = urlencode(
         {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-            "subject_token": token,
+            "subject_token": bench.requesters[0][1],
             "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
             "audience": row["client_id"] if row else "",
         }
     )
-    async with AsyncExitStack() as stack:
-        connections = [await stack.enter_async_context(Connection(bench.api_port)) for _ in range(clients)]
-
-        async def one(client: int, _: int) -> None:
-            (await connections[client].call("POST", "/oauth2/token", form=form)).json()
-
-        await in_parallel(clients, count // 10, one)
-        rate = await in_parallel(clients, count, one)
-    bench.note(Result("token exchange", rate, "/s", floor, "≥ 0.4"))
+    calls = await _repeated(
+        bench.api_port, "justiam api", count, lambda connection: connection.call("POST", "/oauth2/token", form=form)
+    )
+    bench.note(*calls.results("token exchange", floor, "≥ 0.4"))
 
 
 async def _history(bench: Bench) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import psutil
+
+T = TypeVar("T", int, float)
 
 
 @contextmanager
@@ -23,17 +26,26 @@ def process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
 
 def memory() -> dict[str, int]:
     """Bytes that each program holds which this process has started: what is shared counts by parts (PSS)."""
-    held: dict[str, int] = {}
+    return _of_each(lambda child: int(child.memory_full_info().pss))
+
+
+def processor_secs() -> dict[str, float]:
+    """Seconds of a processor that each program has used which this process has started, as long as it runs."""
+    return _of_each(lambda child: sum(child.cpu_times()[:2]))
+
+
+def _of_each(measure: Callable[[psutil.Process], T]) -> dict[str, T]:
+    found: dict[str, T] = {}
     for child in psutil.Process().children(recursive=True):
         try:
-            command, pss = " ".join(child.cmdline()), child.memory_full_info().pss
+            command, value = " ".join(child.cmdline()), measure(child)
         except psutil.NoSuchProcess:
             continue
-        for name in ("justiam worker", "justiam api", "temporal", "postgres"):
+        for name in ("justiam worker", "justiam api", "bench.floor:app", "temporal", "postgres"):
             if name in command:
-                held[name] = held.get(name, 0) + pss
+                found[name] = found[name] + value if name in found else value
                 break
-    return held
+    return found
 
 
 async def wait_for(*ports: int) -> None:
