@@ -181,14 +181,17 @@ async def _furnish(bench: Bench) -> None:
     bench.approver = (await tokens.create_token(bench.db, approver, "bench", None)).token
 
 
-async def _lifecycle(bench: Bench, http: Connection, token: str, timings: dict[str, Timings]) -> str:
-    """Submit, approve, revoke."""
-    sent = {
+def _asked(bench: Bench) -> dict[str, object]:
+    return {
         "template_id": str(bench.template_id),
         "requested_duration_mins": 480,
         "justification": "Need access to debug the production incident.",
     }
-    answer = await timings["submit"].of(http.call("POST", "/api/v1/access-requests", token, sent))
+
+
+async def _lifecycle(bench: Bench, http: Connection, token: str, timings: dict[str, Timings]) -> str:
+    """Submit, approve, revoke."""
+    answer = await timings["submit"].of(http.call("POST", "/api/v1/access-requests", token, _asked(bench)))
     path = f"/api/v1/access-requests/{answer.json()['id']}"
     (await timings["approve"].of(http.call("POST", f"{path}/approve", bench.approver))).json()
     (await timings["revoke"].of(http.call("POST", f"{path}/revoke", token))).json()
@@ -197,8 +200,7 @@ async def _lifecycle(bench: Bench, http: Connection, token: str, timings: dict[s
 
 async def _denied(bench: Bench, http: Connection, token: str) -> None:
     """Submit and deny: one decision, as the floor has one update."""
-    sent = {"template_id": str(bench.template_id), "requested_duration_mins": 480, "justification": "An incident."}
-    answer = await http.call("POST", "/api/v1/access-requests", token, sent)
+    answer = await http.call("POST", "/api/v1/access-requests", token, _asked(bench))
     path = f"/api/v1/access-requests/{answer.json()['id']}"
     (await http.call("POST", f"{path}/deny", bench.approver)).json()
 
@@ -332,10 +334,13 @@ async def _reads(bench: Bench, count: int) -> _Calls:
             )
         ).fetchone()
     request_id = newest["id"] if newest else None
+    async with Connection(bench.api_port) as http:
+        for _, each in bench.requesters[1:21]:
+            (await http.call("POST", "/api/v1/access-requests", each, _asked(bench))).json()
     for what, path, who in (
         ("one request", f"/access-requests/{request_id}", token),
         ("my requests, 20 rows", "/access-requests?limit=20", token),
-        ("awaiting me", "/access-requests/pending?limit=20", bench.approver),
+        ("awaiting me, 20 rows", "/access-requests/pending?limit=20", bench.approver),
         ("timeline", f"/access-requests/{request_id}/timeline", token),
         ("templates", "/access-request-templates?limit=20", token),
     ):
