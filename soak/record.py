@@ -29,6 +29,7 @@ class Request:
     key: str | None
     minutes: int
     values: Values
+    created_at: datetime
     decided_by: str | None
     decided_at: datetime | None
     expires_at: datetime | None
@@ -74,7 +75,8 @@ def read(database_url: str) -> Record:
                 """
                 SELECT r.id::text, r.status, u.email AS requester, r.template_name AS template, r.app_name AS app,
                        r.idempotency_key AS key, r.requested_duration_mins AS minutes,
-                       r.snapshot -> 'mappings' AS values, r.decided_by, r.decided_at, r.expires_at, r.ended_at
+                       r.snapshot -> 'mappings' AS values, r.created_at, r.decided_by, r.decided_at,
+                       r.expires_at, r.ended_at
                 FROM access_requests r JOIN users u ON u.id = r.requester_id
                 """
             )
@@ -117,6 +119,7 @@ def grants(record: Record, seen: Mapping[tuple[str, str], float]) -> list[Right]
                 closed_by=closed_by,
                 limit=end,
                 source=f"request {request.id}",
+                asked=request.created_at.timestamp(),
             )
         )
     return found

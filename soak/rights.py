@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 Values: TypeAlias = frozenset[tuple[str, str]]
@@ -35,6 +35,9 @@ class Right:
     limit: float = math.inf
     """Its end as it was agreed; no token that draws on it may outlast that."""
     source: str = ""
+    asked: float | None = None
+    """When a grant was asked for: an account that is deactivated after that does not have it again when it is active
+    again. None: a membership, which comes back with who comes back."""
 
     def may_hold(self, since: float, until: float) -> bool:
         """Whether it may have been there at some instant from `since` to `until`."""
@@ -92,21 +95,21 @@ class Rights:
     """Everything that gave claims in one run, to hold sightings against."""
 
     def __init__(self, rights: Iterable[Right], absences: Iterable[Absence]) -> None:
-        self._rights: defaultdict[tuple[str, str], list[Right]] = defaultdict(list)
-        for right in rights:
-            self._rights[right.user, right.app].append(right)
         self._absences: defaultdict[str, list[Absence]] = defaultdict(list)
         for absence in absences:
             self._absences[absence.user].append(absence)
+        self._rights: defaultdict[tuple[str, str], list[Right]] = defaultdict(list)
+        for right in rights:
+            self._rights[right.user, right.app].append(self._ended(right))
 
     def judge(self, seen: Sighting) -> list[str]:
         """What is wrong with an answer: a claim without a grant, a grant without claims, a token that outlasts it."""
         away, maybe_away = self._away(seen.user, seen.sent, seen.received)
         if seen.values is None:
             return [] if maybe_away else [f"{_who(seen)} was refused, and their account is active"]
-        wrong = []
         if away and seen.values:
-            wrong.append(f"{_who(seen)} had {_listed(seen.values)}, and their account is deactivated")
+            return [f"{_who(seen)} had {_listed(seen.values)}, and their account is deactivated"]
+        wrong = []
         for value in sorted(seen.values):
             sources = self._sources(seen, value)
             if not sources:
@@ -133,13 +136,37 @@ class Rights:
         wrong = [f"a token of {token.user} counts, and their account is deactivated"] if away else []
         if token.expires_at is not None and token.expires_at <= told.sent:
             wrong.append(f"a token of {token.user} counts that has expired")
-        # What it drew on when it was issued: a grant that came later does not bring it back.
         wrong += [
             f"a token of {token.user} for {_listed([value])} counts whose grant is over"
             for value in sorted(token.values or ())
-            if not any(right.closed_by > told.sent for right in self._sources(token, value))
+            if not any(self._counts(right, told) for right in self._sources(token, value))
         ]
         return wrong
+
+    def _counts(self, drawn_on: Right, told: Introspection) -> bool:
+        """Whether what a token drew on may still be there: a grant that came later does not bring it back.
+
+        With a membership that came later it counts again: who left a group and is in it again holds what it says.
+        """
+        if drawn_on.asked is not None:
+            return drawn_on.closed_by > told.sent
+        return any(
+            right.asked is None and right.source == drawn_on.source and right.may_hold(told.sent, told.received)
+            for right in self._rights[drawn_on.user, drawn_on.app]
+        )
+
+    def _ended(self, right: Right) -> Right:
+        """A grant as the deactivations of its account leave it."""
+        if right.asked is None:
+            return right
+        # A deactivation that got no answer may have been carried out until the account was surely active again.
+        since = [absence for absence in self._absences[right.user] if absence.ended_by > right.asked]
+        surely = [absence.begun_by for absence in since if absence.begins >= right.asked]
+        return replace(
+            right,
+            closes=min([right.closes, *(absence.begins for absence in since)]),
+            closed_by=min([right.closed_by, *surely]),
+        )
 
     def _sources(self, seen: Sighting, value: tuple[str, str]) -> list[Right]:
         return [

@@ -24,6 +24,7 @@ REQUEST = Request(
     key="key",
     minutes=1,
     values=frozenset({("roles", "read")}),
+    created_at=AT,
     decided_by="bob",
     decided_at=AT,
     expires_at=AT + MINUTE,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from soak.rights import Absence, Introspection, Right, Rights, Sighting
 
 READ, WRITE = ("roles", "read"), ("roles", "write")
-GRANT = Right("ann", "db", frozenset({READ}), 10, 11, 50, 52, limit=60, source="request 1")
+GRANT = Right("ann", "db", frozenset({READ}), 10, 11, 50, 52, limit=60, source="request 1", asked=5)
 SECS = st.floats(0, 100, allow_nan=False).map(lambda secs: round(secs, 3))
 GAP = st.floats(0, 5, allow_nan=False).map(lambda secs: round(secs, 3))
 
@@ -65,17 +65,18 @@ def test_who_is_deactivated_has_nothing_and_may_be_refused() -> None:
     assert problems(replace(seen(40, 41), values=None), away) == ["ann at db was refused, and their account is active"]
 
 
-def told(sent: float, *, active: bool, token: Sighting | None = None) -> list[str]:
-    issued = token or seen(20, 21, READ, expires_at=60)
-    away = Absence("ann", 40, 41, 44, 45)
-    return Rights([GRANT], [away]).judge_introspection(Introspection(issued, sent, sent + 0.5, active))
+def told(sent: float, *absences: Absence, active: bool) -> list[str]:
+    issued = seen(20, 21, READ, expires_at=60)
+    return Rights([GRANT], absences).judge_introspection(Introspection(issued, sent, sent + 0.5, active))
 
 
 def test_a_token_that_counts_after_its_grant_is_found() -> None:
     assert not told(30, active=True)
     assert told(52, active=True) == ["a token of ann for roles=read counts whose grant is over"]
     assert not told(51, active=True)
-    assert told(42, active=True) == ["a token of ann counts, and their account is deactivated"]
+    away = Absence("ann", 40, 41, 44, 45)
+    assert "a token of ann counts, and their account is deactivated" in told(42, away, active=True)
+    assert told(46, away, active=True) == ["a token of ann for roles=read counts whose grant is over"]
     assert not told(30, active=False), "the record may forget a token in a crash"
 
 
@@ -83,6 +84,39 @@ def test_a_grant_that_came_later_does_not_bring_a_token_back() -> None:
     again = replace(GRANT, opens=53, open_by=54, closes=90, closed_by=90, limit=90)
     token = seen(20, 21, READ, expires_at=60)
     assert Rights([GRANT, again], []).judge_introspection(Introspection(token, 55, 56, active=True))
+
+
+def test_a_membership_that_came_later_does() -> None:
+    left = replace(GRANT, asked=None, limit=math.inf, source="the group staff")
+    again = replace(left, opens=60, open_by=61, closes=90, closed_by=91)
+    judge = Rights([left, again], []).judge_introspection
+    token = seen(20, 21, READ, expires_at=300)
+    assert judge(Introspection(token, 55, 56, active=True))
+    assert not judge(Introspection(token, 62, 63, active=True))
+    assert judge(Introspection(token, 91, 92, active=True))
+
+
+def test_a_grant_does_not_come_back_with_its_account() -> None:
+    away = Absence("ann", 20, 21, 30, 31)
+    assert problems(seen(40, 41, READ), away) == ["ann at db had roles=read without a grant"]
+    assert not problems(seen(40, 41), away)
+    after = replace(GRANT, asked=32, opens=33, open_by=34)
+    assert not Rights([after], [away]).judge(seen(40, 41, READ)), "it was asked for since"
+    assert Rights([after], [away]).judge(seen(40, 41))
+
+
+def test_of_a_grant_that_was_asked_for_while_its_account_went_nothing_is_known() -> None:
+    meanwhile = replace(GRANT, asked=20.5, opens=20.6, open_by=22)
+    judge = Rights([meanwhile], [Absence("ann", 20, 21, 30, 31)]).judge
+    assert not judge(seen(40, 41))
+    assert not judge(seen(40, 41, READ))
+
+
+def test_a_membership_does() -> None:
+    lasting = replace(GRANT, asked=None)
+    judge = Rights([lasting], [Absence("ann", 20, 21, 30, 31)]).judge
+    assert judge(seen(40, 41))
+    assert not judge(seen(40, 41, READ))
 
 
 def test_a_token_that_counts_after_its_own_end_is_found() -> None:
@@ -121,6 +155,7 @@ def truths(draw: st.DrawFn) -> Truth:
             closes=max(begins, ends - draw(GAP)) if revoked else limit,
             closed_by=min(limit, draw(st.one_of(st.just(math.inf), GAP.map(lambda gap: ends + gap)))),
             limit=limit,
+            asked=begins,
         ),
     )
 
