@@ -10,12 +10,11 @@ from typing import Final
 from uuid import UUID
 
 from db.database import Connection
+from db.people import not_deactivated_since
 
-OUTLASTS: Final = """
-    (g.expires_at IS NULL OR (g.expires_at > now() AND (
-        u.deactivated_at IS NULL
-        OR u.deactivated_at < (SELECT asked.created_at FROM access_requests asked WHERE asked.id = g.request_id)
-    )))
+_ASKED_FOR: Final = "(SELECT asked.created_at FROM access_requests asked WHERE asked.id = g.request_id)"
+OUTLASTS: Final = f"""
+    (g.expires_at IS NULL OR (g.expires_at > now() AND {not_deactivated_since(_ASKED_FOR)}))
 """
 """Whether a group `g` still brings something to its member `u`: a grant ends with its time, and with a deactivation,
 also of somebody who is active again before the workflow has looked. What counts is when it was asked for: an approval

@@ -32,6 +32,14 @@ ELIGIBLE: Final = """
 to groups with `AND …`."""
 
 
+def not_deactivated_since(moment: str) -> str:
+    """SQL: whether a row `u` of `users` was not deactivated at or after `moment`, a column or an expression.
+
+    Who was has to ask again, also where they are active again: what they asked for before is over for good.
+    """
+    return f"(u.deactivated_at IS NULL OR u.deactivated_at < {moment})"
+
+
 def person(row: dict[str, Any]) -> Person:
     """A person from a row with `PERSON_COLUMNS`."""
     return Person(

@@ -51,8 +51,8 @@ DECIDABLE: Final = """
 """
 """Whether somebody who was asked can decide, for a row `r` of `access_requests` and its requester `u`."""
 
-REQUESTER_ACTIVE: Final = "(u.active AND (u.deactivated_at IS NULL OR u.deactivated_at < r.created_at))"
-"""Whether the requester `u` of a row `r` may have what it asks for: who was deactivated since has to ask again."""
+REQUESTER_ACTIVE: Final = f"(u.active AND {people.not_deactivated_since('r.created_at')})"
+"""Whether the requester `u` of a row `r` may have what it asks for."""
 
 _ROW: Final = f"""
     SELECT r.*, u.email AS requester_email, u.name AS requester_name,
