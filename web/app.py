@@ -6,7 +6,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI
-from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
@@ -40,7 +39,7 @@ class _Below(Mount):
     """Everything that is not for programs: these get their problem documents, also where there is nothing."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "http" and HTTPConnection(scope).url.path.startswith(MACHINES_PATHS):
+        if scope["type"] == "http" and scope["path"].startswith(MACHINES_PATHS):
             return Match.NONE, {}
         return super().matches(scope)
 

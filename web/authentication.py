@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
@@ -11,12 +11,15 @@ from starlette.datastructures import FormData
 from api.authentication import take_call
 from db import web_sessions
 from domain.deciding import Person
-from domain.errors import Forbidden
+from domain.errors import Forbidden, Invalid
+from domain.text import made_storable, storable
 from settings import Settings
 from web.cookies import Cookies
 
 _MOST_FIELDS = 2_000
 """A template with all its custom fields has some hundred."""
+_LONGEST_NAME: Final = 200
+"""Characters of a field's name that an error repeats."""
 
 
 class SignInNeeded(Exception):
@@ -52,14 +55,32 @@ async def refuse_foreign_forms(request: Request) -> None:
     settings: Settings = request.app.state.settings
     # With sign-in for development, not under any name that leads here: a site of another's could give itself one.
     known = settings.token_issuer if settings.dev_sign_in else settings.public_url
-    own = known or f"{request.url.scheme}://{request.headers.get('host', '')}"
-    origin = request.headers.get("origin")
-    if origin is None or _origin(origin) != _origin(own):
+    # From the scope: `request.url` cannot be parsed where the Host header is garbled.
+    own = _origin(known or f"{request.scope['scheme']}://{request.headers.get('host', '')}")
+    # An origin that cannot be parsed equals none, not even another that cannot.
+    if own is None or _origin(request.headers.get("origin", "")) != own:
         raise Forbidden("This form was sent from another site. Open the page here and send it again.")
 
 
+async def read_form(request: Request, most_fields: int) -> FormData:
+    """Return the form of a request, held to what a JSON body is held to.
+
+    Raises:
+        HTTPException: 400, it is not a form that can be read, or has files or more than `most_fields` fields.
+        Invalid: a name or a value cannot be stored.
+    """
+    form = await request.form(max_files=0, max_fields=most_fields)
+    for name, value in form.multi_items():
+        for text in (name, value):
+            try:
+                storable(str(text))
+            except ValueError as error:
+                raise Invalid((made_storable(name)[:_LONGEST_NAME], str(error))) from None
+    return form
+
+
 async def _own_form(request: Request) -> FormData:
-    form = await request.form(max_files=0, max_fields=_MOST_FIELDS)
+    form = await read_form(request, _MOST_FIELDS)
     cookies: Cookies = request.app.state.cookies
     token = form.get("form_token")
     if not isinstance(token, str) or not cookies.is_form_token(request.state.session, token):
@@ -80,6 +101,11 @@ Form = Annotated[FormData, Depends(own_form)]
 """What was sent with a form."""
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+def _origin(url: str) -> tuple[str, str, int | None] | None:
+    """Return scheme, host and port of a URL; None where it has no host or cannot be parsed."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    except ValueError:
+        return None
+    return (parts.scheme, parts.hostname, port) if parts.hostname else None

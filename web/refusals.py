@@ -41,7 +41,9 @@ def install(pages: FastAPI) -> None:
 
 async def _sign_in(request: Request, _: Exception) -> Response:
     if request.method == "GET" and request.headers.get("sec-fetch-dest", "document") == "document":
-        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        # From the scope: `request.url` cannot be parsed where the Host header is garbled.
+        query = request.scope["query_string"].decode("latin-1")
+        target = quote(request.scope["path"]) + (f"?{query}" if query else "")
         return RedirectResponse(f"/sign-in?next={quote(target, safe='')}", status_code=303)
     return await _page(request, 401, "You are signed out", "Sign in again; what you sent was not carried out.")
 

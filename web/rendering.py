@@ -103,7 +103,7 @@ class Pages:
         shown = {
             "errors": {},
             "person": person,
-            "path": request.url.path,
+            "path": request.scope["path"],
             "flash": flash,
             "now": datetime.now(UTC),
             "form_token": self._cookies.form_token(request.state.session) if person else None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from cli.people.errors import Misused, NotSignedIn
 
@@ -141,12 +141,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Take the answer, once."""
         # Another Host is another site's name for this machine (DNS rebinding).
         port = self.server.server_address[1]
-        if urlsplit(self.path).path != _PATH or self.headers.get_all("Host") != [f"{_HOST}:{port}"]:
+        path, _, query = self.path.partition("?")
+        if path != _PATH or self.headers.get_all("Host") != [f"{_HOST}:{port}"]:
             self.send_error(HTTPStatus.NOT_FOUND)
         elif not self.server.take():
             self.send_error(HTTPStatus.GONE)
         else:
-            answer = _read(urlsplit(self.path).query, self.server.state)
+            answer = _read(query, self.server.state)
             if answer is None:
                 self.send_error(HTTPStatus.BAD_REQUEST)
             elif answer.error is not None:

@@ -405,7 +405,10 @@ def _seconds(value: object, *, less: object = 0) -> float | None:
 def _send(
     method: str, url: str, fields: dict[str, str] | None = None, *, timeout: httpx.Timeout = _TIMEOUT
 ) -> httpx.Response:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise Misused(f"{url!r} is no address that can be called.") from None
     try:
         return httpx.request(
             method,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -187,3 +188,141 @@ async def test_the_development_sign_in_is_not_there_unless_it_is_asked_for(house
     answer = await Visitor(house, "").post("/sign-in/as", {"user_id": str(house.admin.id), "form_token": ""})
     assert answer.status_code == 404
     assert not answer.cookies
+
+
+_GARBLED_URLS: Final = ("http://[", "http://]", "http://a:b", "http://a:99999999", "http://[::1", "[", "//", "", "\xff")
+
+
+@pytest.mark.parametrize("garbled", _GARBLED_URLS)
+async def test_an_origin_that_cannot_be_parsed_is_another_site(house: House, garbled: str) -> None:
+    origin = {"Origin": garbled.encode("latin-1")}
+    for host in ("service.test", garbled.removeprefix("http://")):
+        for path in ("/sign-in/as", "/sign-out"):
+            answer = await house.client.post(path, headers={**origin, "Host": host.encode("latin-1")})
+            assert answer.status_code == 403, (garbled, host, path)
+
+
+async def test_a_garbled_host_equals_no_garbled_origin(new_database: Databases) -> None:
+    with new_database() as url:
+        # Without a public URL, pages are held to the Host header.
+        async with open_pages(url, public_url=None) as house:
+            for garbled in ("[", "]", "a:b", "[::1"):
+                headers = {"Origin": f"http://{garbled}", "Host": garbled}
+                assert (await house.client.post("/sign-in/as", headers=headers)).status_code == 403, garbled
+                answer = await house.client.get("/history?status=denied", headers={"Host": garbled})
+                assert answer.headers["location"] == "/sign-in?next=%2Fhistory%3Fstatus%3Ddenied", garbled
+
+
+_ODD_BYTES: Final = (b"\xff\xfe", b"\xed\xa0\x80", b"x" * 9_000, b"[", b"%00%ff", b";,=\"'\\")
+_ODD_HEADERS: Final = ("Cookie", "Accept", "Referer", "Host", "Traceparent", "Tracestate", "X-Request-Id", "Origin")
+
+
+async def test_no_header_makes_a_page_fail(root: Visitor) -> None:
+    session = f"justiam_session={root.cookies['justiam_session']}; ".encode()
+    for name in _ODD_HEADERS:
+        for odd in _ODD_BYTES:
+            for value in (odd, b"00-" + odd, b"justiam_flash=" + odd):
+                headers = {"Cookie": session, name: session + value if name == "Cookie" else value}
+                answer = await root.house.client.get("/requests", headers=headers)
+                assert answer.status_code in {200, 303}, (name, value)
+
+
+@pytest.mark.parametrize("odd", ["%00", "%ff", "%ed%a0%80", "%e2%80%ae", "x" * 3_000, "%5b"])
+async def test_no_part_of_a_path_and_no_filter_makes_a_page_fail(root: Visitor, odd: str) -> None:
+    for path in PAGES:
+        for garbled in {re.sub(r"{[^}]*}", odd, path), _filled(path) + "?" + "&".join(f"{n}={odd}" for n in _FILTERS)}:
+            answer = await root.get(garbled)
+            assert answer.status_code < 500, garbled
+    for path in FORMS:
+        answer = await root.post(re.sub(r"{[^}]*}", odd, path), {"form_token": "x"})
+        assert answer.status_code < 500, path
+
+
+_FILTERS: Final = (
+    "limit",
+    "cursor",
+    "q",
+    "status",
+    "requester",
+    "since",
+    "until",
+    "kind",
+    "actor",
+    "object_id",
+    "next",
+)
+
+
+@pytest.fixture(scope="module")
+async def filled(root: Visitor) -> dict[str, str]:
+    """Something real for each parameter of a form's path."""
+    house = root.house
+    template = await house.template(
+        name="Everything", custom_fields=[{"label": kind, "type": kind} for kind in ("text", "textarea", "checkbox")]
+    )
+    mapping = await house.mapping(template.app_id)
+    group = await house.group("hostile forms")
+    task = await house.task()
+    person = await house.person("hostile-forms")
+    made = {
+        "template_id": template.id,
+        "app_id": template.app_id,
+        "mapping_id": mapping.id,
+        "group_id": group.id,
+        "task_id": task.id,
+        "user_id": person.id,
+        "request_id": await house.request(template, person),
+    }
+    sent: dict[str, dict[str, object]] = {
+        "secrets": {"name": "HOSTILE", "value": "x"},
+        "integrations": {"name": "hostile", "target": "email", "events": ["access_request.submitted"]},
+        "api-tokens": {"name": "hostile", "expires_in_days": 1},
+    }
+    for kind, values in sent.items():
+        answer = await house.call("POST", f"/{kind}", house.admin, json=values)
+        assert answer.status_code == 201, answer.text
+        made[f"{kind.removeprefix('api-').removesuffix('s')}_id"] = answer.json()["id"]
+    return {name: str(value) for name, value in made.items()}
+
+
+def _real(path: str, filled: dict[str, str]) -> str:
+    return re.sub(r"{(\w+)[^}]*}", lambda part: filled.get(part[1], str(uuid4())), path)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["nul", "invalid UTF-8", "surrogate", "nul in a name", "over-long", "repeated", "missing", "file", "garbled"],
+)
+async def test_no_form_makes_a_page_fail(root: Visitor, filled: dict[str, str], hostile: str) -> None:
+    names = {"back", "do", "questions", "step", "action", "next", "field." + filled["template_id"]}
+    for path in PAGES:
+        names |= set(re.findall(r'\sname="([^"]+)"', (await root.get(_real(path, filled))).text))
+    assert len(names) > 50
+    names -= {"form_token"}
+    token = f"form_token={root.house.app.state.cookies.form_token(root.session)}"
+    kind = "application/x-www-form-urlencoded"
+    value = {"nul": "%00", "invalid UTF-8": "%ff", "surrogate": "%ed%a0%80", "over-long": "x" * 900}.get(hostile, "x")
+    names_sent = {quote(f"\0{name}" if hostile == "nul in a name" else name) for name in names}
+    fields = [f"{name}={value}" for name in names_sent] * (2 if hostile == "repeated" else 1)
+    body = "&".join([token, *([] if hostile == "missing" else fields)])
+    if hostile in {"file", "garbled"}:
+        kind = "multipart/form-data; boundary=b; charset=" + ("utf-7" if hostile == "garbled" else "utf-8")
+        filename = '; filename="x"' if hostile == "file" else ""
+        value = "+2AA-" if hostile == "garbled" else "x"
+        body = "".join(
+            f'--b\r\nContent-Disposition: form-data; name="{name}"{odd}\r\n\r\n{value}\r\n'
+            for name, odd, value in (
+                ("form_token", "", token.removeprefix("form_token=")),
+                *((name, filename, value) for name in sorted(names)),
+            )
+        )
+        body += "--b--\r\n"
+    refused = {"nul": 422, "nul in a name": 422, "file": 400}.get(hostile)
+    # What deletes comes last, and what ends the session is tried by itself.
+    for path in sorted(FORMS, key=lambda path: "delete" in path):
+        if path != "/sign-out" or refused:
+            answer = await root._send(
+                "POST", _real(path, filled), {"Content-Type": kind, "Origin": ORIGIN}, content=body
+            )
+            assert answer.status_code < 500, (path, shown(answer))
+            assert refused in {None, answer.status_code}, (path, answer.status_code)

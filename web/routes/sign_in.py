@@ -22,6 +22,7 @@ from db.database import Database
 from db.paging import Position
 from domain.errors import Forbidden, IssuerUnavailable, NotFound, Unauthenticated
 from settings import OidcIssuer, Settings
+from web.authentication import read_form
 from web.cookies import Cookies
 from web.resources import Jar, Page, Trusted
 
@@ -161,7 +162,7 @@ async def sign_in_as(request: Request, jar: Jar, db: Db, settings: AppSettings) 
     """Development only: become somebody with one click."""
     if not settings.dev_sign_in:
         raise NotFound("Here people sign in with their identity provider.")
-    form = await request.form(max_files=0, max_fields=10)
+    form = await read_form(request, 10)
     async with db.connection() as connection:
         person = await people.find(connection, str(form.get("user_id", "")))
     if person is None or not person.active:
