@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from email.headerregistry import Address
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
@@ -31,6 +30,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from domain.actors import Permission
+from domain.addresses import HostName, ascii_host, mailbox
 from domain.deliveries import Outbound, Smtp
 from domain.directory import refuse_reserved
 from domain.errors import SystemGroup
@@ -83,6 +83,11 @@ def _postgresql_url(url: SecretStr) -> SecretStr:
     if "@" in host + database or not re.fullmatch(r"[0-9,]*", port):
         # What is taken for host, port or database then is a part of the password, and named wherever they are.
         raise ValueError("has a character in its user or password that must be percent-encoded: @ is %40, / is %2F")
+    if not host.isascii():
+        # psycopg resolves it with Python's codec, which is IDNA 2003: another server could be given the password.
+        raise ValueError(
+            "must name its host in ASCII: an international name in its A-labels, as in xn--strae-oqa.example"
+        )
     if not database:
         raise ValueError("must name a database, as in postgresql://user:password@host:5432/justiam")
     return url
@@ -107,7 +112,8 @@ def _encryption_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 def _host_and_port(address: str) -> str:
     if not re.fullmatch(r"[^\s/]+:\d{1,5}", address):
         raise ValueError("must be host:port, as in temporal.example.com:7233")
-    return address
+    host, _, port = address.rpartition(":")
+    return f"{ascii_host(host)}:{port}"
 
 
 def _without_trailing_slash(url: str) -> str:
@@ -152,18 +158,18 @@ def _listed(text: Any) -> Any:  # noqa: ANN401 - what the environment says, or w
 
 
 def _internal_host(host: str) -> str:
-    if not re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?", host):
+    found = re.fullmatch(r"([\w.。-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?", host)
+    if found is None:
         raise ValueError("must be hosts, with or without a port, as in hooks.corp.example,10.0.0.7:8080,[fd00::7]:8080")
-    return host.lower()
+    return f"{ascii_host(found[1])}{found[2] or ''}"
 
 
 def _mailbox(sender: str) -> str:
-    name, address = parseaddr(sender)
     try:
-        parsed = Address(name, addr_spec=address)
-    except (ValueError, IndexError):
-        parsed = None
-    if parsed is None or not parsed.domain or not sender.isprintable():
+        mailbox(parseaddr(sender)[1])
+    except ValueError:
+        raise ValueError("must be an address, as in JustIAM <access@example.com>") from None
+    if not sender.isprintable():
         raise ValueError("must be an address, as in JustIAM <access@example.com>")
     return sender
 
@@ -297,7 +303,7 @@ class ProgramSettings(BaseSettings):
         description="Encrypt what Temporal's histories hold, separated by commas: the first encrypts, all decrypt. "
         f"At least {_SECRET_KEY_MIN_CHARS} characters each; the same for every program. Without, nothing is encrypted",
     )
-    metrics_host: str = Field(
+    metrics_host: HostName = Field(
         default="127.0.0.1",
         min_length=1,
         description="Address that /metrics, and /healthz and /readyz of workers, are on",
@@ -375,7 +381,7 @@ class Settings(ProgramSettings):
         le=3_600,
         description="Seconds between two runs of the sweep, which ends what is overdue and restarts what was lost",
     )
-    api_host: str = Field(default="127.0.0.1", min_length=1, description="Address that the API listens on")
+    api_host: HostName = Field(default="127.0.0.1", min_length=1, description="Address that the API listens on")
     api_port: int = Field(default=8000, ge=1, le=65_535, description="Port that the API listens on")
     public_url: Annotated[str, AfterValidator(_without_trailing_slash)] | None = Field(
         default=None,
@@ -429,7 +435,9 @@ class Settings(ProgramSettings):
         description="Hosts that webhooks may reach on private addresses and over plain http, separated by commas: "
         "host or host:port, as they stand in the URL. All others are reached over https, at public addresses",
     )
-    smtp_host: str | None = Field(default=None, min_length=1, description="The mail server; without, no mail is sent")
+    smtp_host: HostName | None = Field(
+        default=None, min_length=1, description="The mail server; without, no mail is sent"
+    )
     smtp_port: int = Field(default=587, ge=1, le=65_535, description="Port of the mail server")
     smtp_username: str | None = Field(default=None, min_length=1, description="Whom to log in to the mail server as")
     smtp_password: SecretStr | None = Field(default=None, description="The password for that")

@@ -25,6 +25,7 @@ from joserfc.jwk import JWKRegistry, Key, OctKey, RSAKey
 import api.claims
 from db.identities import Identity
 from domain import jose
+from domain.addresses import with_ascii_host
 from domain.errors import IssuerUnavailable, Unauthenticated
 from domain.jose import InvalidToken, Unverified
 from settings import OidcIssuer, safe_to_fetch
@@ -205,7 +206,11 @@ class _Issuer:
 
     async def _read(self, url: str, data: dict[str, str] | None, auth: httpx.Auth | None) -> dict[str, Any]:
         client, method = (self._client, "GET") if data is None else (self._sign_ins, "POST")
-        asked = client.stream(method, url, headers={"Accept": "application/json"}, data=data, auth=auth)
+        try:
+            called = with_ascii_host(url)
+        except ValueError as error:
+            raise httpx.InvalidURL(f"{url} names no host: it {error}") from None
+        asked = client.stream(method, called, headers={"Accept": "application/json"}, data=data, auth=auth)
         async with asked as answer:
             if answer.status_code != httpx.codes.OK:
                 raise _Unusable(f"{url} answers {answer.status_code}")

@@ -13,6 +13,8 @@ from typing import Final
 
 import httpx
 
+from domain.addresses import with_ascii_host
+
 Address = IPv4Address | IPv6Address
 
 # IANA's special-purpose registries, written out: what `ipaddress` makes of them differs between versions of Python.
@@ -90,7 +92,8 @@ def place_of(url: str, allowed_hosts: frozenset[str]) -> Place:
         Refused: it is no URL that a message may go to.
     """
     try:
-        parsed = httpx.URL(url)
+        # httpx maps neither full-width letters nor an upper-case Σ as browsers do.
+        parsed = httpx.URL(with_ascii_host(url))
         host = parsed.raw_host.decode("ascii").lower()
     except (httpx.InvalidURL, ValueError, TypeError):
         raise Refused("It is not a URL.") from None

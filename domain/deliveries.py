@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from domain.addresses import HostName
 from domain.integrations import Role, Target
 
 RESPONSE_HEAD_BYTES: Final = 1024
@@ -111,7 +112,7 @@ class Smtp(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    host: str
+    host: HostName
     port: int = 587
     username: str | None = None
     password: SecretStr | None = None

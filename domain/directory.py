@@ -7,18 +7,13 @@ from collections.abc import Set as AbstractSet
 from typing import Annotated
 from uuid import UUID
 
-import email_validator
-from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from domain.actors import TEMPORARY_GROUP_PREFIX, Permission
+from domain.addresses import Email
 from domain.claims import ClaimName, ClaimValue
 from domain.errors import Forbidden, SystemGroup
-from domain.text import STORABLE, LongText, Name
-
-# Addresses name accounts here and are not written to: `deploy@corp.local` is as good as any.
-email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
-
-Email = Annotated[EmailStr, STORABLE]
+from domain.text import LongText, Name
 
 
 class UserValues(BaseModel):

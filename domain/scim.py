@@ -30,7 +30,7 @@ from scim2_models import (
 )
 from scim2_models.path import AttrPath, CompareOperator, Comparison, ValuePath
 
-from domain.directory import Email as Address
+from domain.addresses import Email as Address
 from domain.errors import Invalid
 from domain.text import STORABLE, Name, one_line
 

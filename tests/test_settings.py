@@ -92,6 +92,25 @@ class TestMail:
             load_settings()
 
 
+def test_hosts_are_named_in_ascii_by_idna_2008(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUSTIAM_SMTP_HOST", "mail.straße.example")
+    monkeypatch.setenv("JUSTIAM_SMTP_FROM", "access@example.com")
+    monkeypatch.setenv("JUSTIAM_TEMPORAL_ADDRESS", "straße.example:7233")
+    monkeypatch.setenv("JUSTIAM_PUBLIC_URL", "https://straße.example")
+    settings = load_settings()
+    assert settings.outbound.smtp is not None
+    assert settings.outbound.smtp.host == "mail.xn--strae-oqa.example"
+    assert settings.temporal_address == "xn--strae-oqa.example:7233"
+    assert settings.public_url == "https://xn--strae-oqa.example"
+
+
+@pytest.mark.parametrize("host", ["straße.example", "stra%C3%9Fe.example", "db.example.com,straße.example"])
+def test_a_database_on_another_host_is_never_connected_to(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("JUSTIAM_DATABASE_URL", f"postgresql://justiam:hush-hush@{host}/access")
+    with pytest.raises(SettingsError, match="JUSTIAM_DATABASE_URL must name its host in ASCII"):
+        load_settings()
+
+
 class TestInternalHosts:
     def test_are_none_unless_set(self) -> None:
         assert load_settings().outbound.allowed_internal_hosts == frozenset()
@@ -103,6 +122,12 @@ class TestInternalHosts:
             "10.0.0.7:8080",
             "[fd00::7]:8080",
         }
+
+    def test_are_named_in_ascii_by_idna_2008(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(
+            "JUSTIAM_ALLOWED_INTERNAL_HOSTS", "straße.intern:8080,\uff28\uff2f\uff2f\uff2b\uff33。intern"
+        )
+        assert load_settings().outbound.allowed_internal_hosts == {"xn--strae-oqa.intern:8080", "hooks.intern"}
 
     @pytest.mark.parametrize("wrong", ["http://hooks.corp.example", "10.0.0.0/8", "*", "a b", "user@host"])
     def test_are_hosts(self, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from cli.people.errors import Misused, NotSignedIn
+from domain.addresses import with_ascii_host
 from settings import ENDPOINT_VARIABLE, TOKEN_VARIABLE
 
 DEV_FILE: Final = Path(".justiam") / "dev.json"
@@ -186,7 +187,7 @@ def checked_endpoint(text: str) -> str:
     if "://" not in candidate:
         candidate = f"https://{candidate}"
     try:
-        parts = urlsplit(candidate)
+        parts = urlsplit(with_ascii_host(candidate))
         host, port = parts.hostname, parts.port
     except ValueError:
         raise Misused(f"{text!r} is no URL; write it as in https://access.example.com.") from None

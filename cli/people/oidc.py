@@ -26,6 +26,7 @@ from cli.people.client import trusted, unreachable
 from cli.people.credentials import Credentials, SignIn, is_loopback
 from cli.people.errors import CommandError, Declined, Misused, NotSignedIn, Unavailable
 from domain import jose
+from domain.addresses import with_ascii_host
 from domain.jose import InvalidToken
 from settings import safe_to_fetch
 
@@ -406,6 +407,7 @@ def _send(
     method: str, url: str, fields: dict[str, str] | None = None, *, timeout: httpx.Timeout = _TIMEOUT
 ) -> httpx.Response:
     try:
+        url = with_ascii_host(url)
         parts = urlsplit(url)
     except ValueError:
         raise Misused(f"{url!r} is no address that can be called.") from None

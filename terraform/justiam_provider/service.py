@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
+import idna
 
 API_PATH: Final = "/api/v1"
 TIMEOUT_SECS: Final = 30.0
@@ -71,7 +72,7 @@ def checked_endpoint(text: str) -> str:
     if "://" not in candidate:
         candidate = f"https://{candidate}"
     try:
-        parts = urlsplit(candidate)
+        parts = urlsplit(_with_ascii_host(candidate))
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port, parts = None, None, urlsplit("")
@@ -86,6 +87,18 @@ def checked_endpoint(text: str) -> str:
     shown = f"[{host}]" if ":" in host else host
     path = parts.path.rstrip("/").removesuffix(API_PATH).rstrip("/")
     return f"{parts.scheme}://{shown}{f':{port}' if port else ''}{path}"
+
+
+def _with_ascii_host(url: str) -> str:
+    """Return `url` with its host in ASCII by IDNA 2008: what is not ASCII, `urlsplit` and Python's codec map otherwise.
+
+    Raises:
+        ValueError: IDNA 2008 does not allow the host.
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?)([^/?#@:\[\]]+)", url)
+    if found is None or found[2].isascii():
+        return url
+    return f"{found[1]}{idna.encode(found[2], uts46=True).decode('ascii')}{url[found.end() :]}"
 
 
 def checked_token(text: str) -> str:

@@ -44,6 +44,8 @@ def dev(home: Path, url: str = HERE) -> Path:
         ("http://localhost:8000", "http://localhost:8000"),
         ("http://127.0.0.2", "http://127.0.0.2"),
         ("http://[::1]:8000", "http://[::1]:8000"),
+        ("https://straße.example:8443/iam", "https://xn--strae-oqa.example:8443/iam"),
+        ("\uff21\uff23\uff23\uff25\uff33\uff33。example.com", "https://access.example.com"),
     ],
 )
 def test_an_endpoint_is_kept_in_one_form(typed: str, kept: str) -> None:
@@ -65,6 +67,7 @@ def test_an_endpoint_is_kept_in_one_form(typed: str, kept: str) -> None:
         "https://access.example.com?x=1",
         "https://access.example.com:port",
         "https://[::1",
+        "https://a\u200db.example",
     ],
 )
 def test_a_token_is_sent_to_no_other(typed: str) -> None:
