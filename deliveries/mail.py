@@ -3,6 +3,10 @@
 Each repetition has the `Message-ID` of the first, so that a mailbox that got it already can drop it; the mails about
 one request make one conversation. A link shows the request and does nothing else: programs that look into mails follow
 links.
+
+Header lines are written here. `EmailMessage` decodes what looks like an encoded word (RFC 2047) in the values that it
+is given, so that a name such as `=?utf-8?q?X=0AReply-To:_…?=` becomes another text, or on some versions of Python a
+header of its own. It makes only the body, with the headers that describe it.
 """
 
 from __future__ import annotations
@@ -10,9 +14,10 @@ from __future__ import annotations
 import re
 import ssl
 import time
-from email.errors import MessageError
-from email.headerregistry import Address
+from dataclasses import dataclass
+from email.header import Header
 from email.message import EmailMessage
+from email.policy import SMTP
 from email.utils import formatdate, parseaddr
 from functools import lru_cache
 from html import escape
@@ -23,14 +28,36 @@ import httpx
 
 from deliveries import words
 from deliveries.words import Message
+from domain.addresses import mailbox
 from domain.deliveries import Attempt, Envelope, Outbound, Smtp
 from domain.integrations import Role
 from domain.text import made_storable
 
 _LONGEST_SUBJECT: Final = 200
 _LONGEST_REPLY: Final = 1000
+_LONGEST_LINE: Final = 76
+"""Of a header that has encoded words (RFC 2047, section 2)."""
 _TRANSIENT: Final = range(400, 500)
+_BODY: Final = SMTP.clone(cte_type="7bit")
+"""Every server takes it, and none of them changes it on the way."""
+_BREAKS: Final = re.compile("\\r\\n|[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
+_ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~ ]+")
+"""What a display name may consist of without quotation marks (RFC 5322, section 3.2.3)."""
 _FOOTER: Final = "You get this because you take part in an access request."
+
+
+@dataclass(frozen=True)
+class Mail:
+    """One message, and the two addresses of its envelope."""
+
+    sender: str
+    recipient: str
+    content: bytes
+
+    @property
+    def needs_utf8(self) -> bool:
+        """Whether a server has to take letters beyond ASCII in addresses (RFC 6531)."""
+        return not (self.sender + self.recipient).isascii()
 
 
 async def send(recipient: str, role: Role, envelope: Envelope, policy: Outbound) -> Attempt:
@@ -38,54 +65,44 @@ async def send(recipient: str, role: Role, envelope: Envelope, policy: Outbound)
     if policy.smtp is None:
         return Attempt(delivered=False, error="No mail server is set: JUSTIAM_SMTP_HOST and JUSTIAM_SMTP_FROM.")
     try:
-        message = compose(recipient, role, envelope, policy.smtp.sender)
-    except (MessageError, ValueError, IndexError):
+        mail = compose(recipient, role, envelope, policy.smtp.sender)
+    except ValueError:
         return Attempt(delivered=False, error="The recipient's address cannot be written to.")
     began = time.monotonic()
-    attempt = await _hand_over(message, policy.smtp, policy.timeout_secs)
+    attempt = await _hand_over(mail, policy.smtp, policy.timeout_secs)
     return attempt.model_copy(update={"latency_ms": round((time.monotonic() - began) * 1000)})
 
 
-def compose(recipient: str, role: Role, envelope: Envelope, sender: str) -> EmailMessage:
-    """The message.
+def compose(recipient: str, role: Role, envelope: Envelope, sender: str) -> Mail:
+    """Return the message.
 
     Raises:
-        ValueError: the recipient is no address.
+        ValueError: the recipient or the sender is no address.
     """
     told = words.for_person(envelope, role)
     name, address = parseaddr(sender)
-    from_address = Address(name, addr_spec=address)
-    domain = from_address.domain
-    message = EmailMessage()
-    # Address objects, and text of one line: nothing that people wrote begins a header of its own.
-    message["From"] = from_address
-    message["To"] = _mailbox(recipient)
-    message["Subject"] = _one_line(told.title)
-    message["Date"] = formatdate(usegmt=True)
-    message["Message-ID"] = f"<{envelope.delivery_id}@{domain}>"
-    message["References"] = message["In-Reply-To"] = f"<request-{envelope.request.id}@{domain}>"
-    # So that nobody's out-of-office note answers it (RFC 3834).
-    message["Auto-Submitted"] = "auto-generated"
-    message.set_content(_text(told, envelope.request.link))
-    message.add_alternative(_html(told, envelope.request.link), subtype="html")
-    return message
+    local, domain = mailbox(address)
+    from_address = f"{local}@{domain}"
+    to_address = "@".join(mailbox(recipient))
+    headers = {
+        "From": f"{_phrase(name)} <{from_address}>" if name else from_address,
+        "To": to_address,
+        "Subject": _unstructured("Subject", _subject(told.title)),
+        "Date": formatdate(usegmt=True),
+        "Message-ID": f"<{envelope.delivery_id}@{domain}>",
+        "References": f"<request-{envelope.request.id}@{domain}>",
+        "In-Reply-To": f"<request-{envelope.request.id}@{domain}>",
+        # So that no out-of-office note answers it (RFC 3834).
+        "Auto-Submitted": "auto-generated",
+    }
+    body = EmailMessage(_BODY)
+    body.set_content(_text(told, envelope.request.link))
+    body.add_alternative(_html(told, envelope.request.link), subtype="html")
+    head = "".join(f"{header}: {value}\r\n" for header, value in headers.items())
+    return Mail(from_address, to_address, head.encode() + body.as_bytes())
 
 
-def _mailbox(recipient: str) -> Address:
-    """The recipient as an address, and only one.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if recipient.isascii():
-        return Address(addr_spec=recipient)
-    local, _, domain = recipient.rpartition("@")
-    # The parser takes no letters beyond ASCII, which mail servers do (RFC 6531); for the grammar they are like others.
-    Address(addr_spec="".join(char if char.isascii() or not char.isalnum() else "x" for char in recipient))
-    return Address(username=local, domain=domain.encode("idna").decode())
-
-
-async def _hand_over(message: EmailMessage, smtp: Smtp, timeout_secs: float) -> Attempt:
+async def _hand_over(mail: Mail, smtp: Smtp, timeout_secs: float) -> Attempt:
     status: int | None = None
     reply: str | None = None
     try:
@@ -99,7 +116,12 @@ async def _hand_over(message: EmailMessage, smtp: Smtp, timeout_secs: float) -> 
             tls_context=None if smtp.tls == "none" else _tls(),
             timeout=timeout_secs,
         ) as client:
-            _, reply = await client.send_message(message)
+            _, reply = await client.sendmail(
+                mail.sender,
+                mail.recipient,
+                mail.content,
+                mail_options=["SMTPUTF8"] if mail.needs_utf8 else [],
+            )
         return Attempt(delivered=True, response_status=250, response_head=_shown(reply))
     except aiosmtplib.SMTPRecipientsRefused as refused:
         # One recipient a message, so one answer.
@@ -167,9 +189,30 @@ def _html(told: Message, link: str | None) -> str:
     )
 
 
-def _one_line(text: str) -> str:
-    line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text).split())
+def _subject(text: str) -> str:
+    line = _BREAKS.sub(" ", text)
     return line if len(line) <= _LONGEST_SUBJECT else line[: _LONGEST_SUBJECT - 1] + "…"
+
+
+def _unstructured(header: str, text: str) -> str:
+    """Return the value of a header that reads as `text`, folded."""
+    plain = text.isascii() and "=?" not in text and text == text.strip()
+    if plain and len(header) + len(text) + 2 <= _LONGEST_LINE:
+        return text
+    return _encoded(header, text)
+
+
+def _phrase(name: str) -> str:
+    """Return a display name as it stands before an address."""
+    if _ATOMS.fullmatch(name) and "=?" not in name:
+        return name
+    if name.isascii() and "=?" not in name:
+        return '"' + re.sub(r'(["\\\\])', r"\\\1", name) + '"'
+    return _encoded("From", name)
+
+
+def _encoded(header: str, text: str) -> str:
+    return Header(text, "utf-8", maxlinelen=_LONGEST_LINE, header_name=header).encode(linesep="\r\n")
 
 
 def _shown(reply: str) -> str:

@@ -8,22 +8,42 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.policy import default
+from email.utils import formataddr, parseaddr
 from typing import Any
 
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from deliveries import send
-from deliveries.mail import compose
+from deliveries.mail import Mail, compose
+from domain import deliveries
 from domain.deliveries import Attempt, Outbound, Smtp
 from domain.events import Event
 from domain.integrations import REMINDER, Role, Target
 from tests.deliveries.conftest import DELIVERY_ID, REQUEST_ID, MakeEnvelope
 
 SENDER = "JustIAM <access@example.com>"
+LOOK_ALIKE = "=?utf-8?q?Reply-To?= =?utf-8?q?=0AReply-To:_a=40b.example=0A=0Atext?="
+HEADERS = [
+    "From",
+    "To",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "References",
+    "In-Reply-To",
+    "Auto-Submitted",
+    "MIME-Version",
+    "Content-Type",
+]
+"""All that a message has, in their order; Content-Type is that of its two parts together."""
 
 
 @dataclass
@@ -89,6 +109,32 @@ def policy(server: Server, **smtp: Any) -> Outbound:
 
 async def deliver(server: Server, envelope: Any, to: str = "bob@example.com", role: Role = Role.APPROVER) -> Attempt:
     return await send(Target.EMAIL, {}, {}, envelope, recipient=to, role=role, policy=policy(server))
+
+
+def _titled(template: str) -> Any:
+    """An event whose mail to the requester has `template` in its subject, and quotes it."""
+    return deliveries.Envelope(
+        delivery_id=DELIVERY_ID,
+        event=Event.SUBMITTED,
+        at=datetime(2026, 3, 1, tzinfo=UTC),
+        payload={},
+        request=deliveries.RequestFacts(
+            id=REQUEST_ID,
+            template_name=template,
+            app_name="Internal DB",
+            requester=deliveries.Contact(email="alice@example.com", name="Alice"),
+            requested_duration_mins=480,
+            justification=template,
+            approvers=[],
+            status="pending",
+        ),
+    )
+
+
+def read(mail: Mail) -> EmailMessage:
+    message = email.message_from_bytes(mail.content, policy=default)
+    assert isinstance(message, EmailMessage)
+    return message
 
 
 def parts(message: EmailMessage) -> tuple[str, str]:
@@ -203,8 +249,7 @@ async def test_tells_each_role_what_it_needs_to_know(  # noqa: PLR0917 - a row o
 async def test_has_the_same_id_in_each_attempt_and_one_conversation_for_a_request(
     server: Server, envelope: MakeEnvelope
 ) -> None:
-    message = compose("bob@example.com", Role.APPROVER, envelope(), SENDER)
-    again = compose("bob@example.com", Role.APPROVER, envelope(), SENDER)
+    message, again = (read(compose("bob@example.com", Role.APPROVER, envelope(), SENDER)) for _ in range(2))
     assert message["Message-ID"] == again["Message-ID"] == f"<{DELIVERY_ID}@example.com>"
     assert message["References"] == f"<request-{REQUEST_ID}@example.com>"
     await deliver(server, envelope())
@@ -247,6 +292,114 @@ class TestHeaders:
         assert server.received[0].rcpt_tos == ["bob@example.com"]
         assert message["Message-ID"] is not None
         assert not message.defects
+
+    async def test_are_not_decoded_from_what_looks_like_an_encoded_word(
+        self, server: Server, envelope: MakeEnvelope
+    ) -> None:
+        requester = {"email": "alice@example.com", "name": LOOK_ALIKE}
+        assert (await deliver(server, envelope(requester=requester, template_name=LOOK_ALIKE))).delivered
+        message = server.message()
+        assert message.keys() == HEADERS
+        assert message["Subject"] == f"{LOOK_ALIKE} asks for {LOOK_ALIKE}"
+        for text in parts(message):
+            assert f"{LOOK_ALIKE} (alice@example.com) asks for" in text
+        content = server.received[0].content
+        assert isinstance(content, bytes)
+        head = content.partition(b"\r\n\r\n")[0]
+        assert [line.partition(b":")[0].decode() for line in head.split(b"\r\n") if line[:1] != b" "] == HEADERS
+        assert b"a@b.example" not in content
+
+    @given(
+        st.one_of(
+            st.text(max_size=120),
+            st.lists(
+                st.sampled_from(
+                    [
+                        LOOK_ALIKE,
+                        "=?utf-8?b?QQ==?=",
+                        "=?",
+                        "?=",
+                        "\r\n",
+                        "\n ",
+                        " ",
+                        "  ",
+                        "é",
+                        "🚑",
+                        "x" * 90,
+                        '"',
+                        "\\",
+                    ]
+                ),
+                max_size=6,
+            ).map("".join),
+        )
+    )
+    @example(" =?utf-8?q?x?= ")
+    @example("a\tb  c\u3000")
+    @example("🚑" * 60)
+    @example("x" * 150)
+    @example("a" * 75 + " b")
+    def test_read_as_they_were_typed(self, typed: str) -> None:
+        typed = typed.encode("utf-8", "replace").decode()
+        mail = compose("bob@example.com", Role.REQUESTER, _titled(typed), SENDER)
+        wanted = re.sub("\r\n|[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", f"Your request: {typed}")
+        head = mail.content.partition(b"\r\n\r\n")[0].decode("ascii")
+        lines = head.split("\r\n")
+        assert [line.partition(":")[0] for line in lines if line[:1] != " "] == HEADERS
+        assert not re.search(r"[\r\n]", head.replace("\r\n", ""))
+        assert max(map(len, lines)) <= 78 or "boundary" in max(lines, key=len)
+        message = read(mail)
+        assert message.keys() == HEADERS
+        assert not message.defects
+        subject = message["Subject"]
+        assert subject == wanted if len(wanted) <= 200 else subject == f"{wanted[:199]}…"
+        assert message["To"] == "bob@example.com"
+        # As an older reader decodes it.
+        old = email.message_from_bytes(mail.content)["Subject"]
+        assert str(make_header(decode_header(old))) == subject
+        plain, html = parts(message)
+        assert not typed.strip() or "".join(f"> {line}\n" for line in typed.strip().splitlines()) in plain.replace(
+            "\r\n", "\n"
+        )
+        assert html.startswith("<!doctype html>")
+
+    @pytest.mark.parametrize(
+        "name", ["JustIAM", 'Access, "IAM" (x)', "Zugänge", LOOK_ALIKE.replace("?= =", "?=, ="), "a\\b", "é" * 60]
+    )
+    def test_name_the_sender(self, envelope: MakeEnvelope, name: str) -> None:
+        sender = formataddr((name, "access@example.com"), "utf-8") if name.isascii() else f"{name} <access@example.com>"
+        mail = compose("bob@example.com", Role.APPROVER, envelope(), sender)
+        # Not by the policy "default", which puts a blank between two encoded words of a display name.
+        shown, address = parseaddr(email.message_from_bytes(mail.content)["From"])
+        assert (str(make_header(decode_header(shown))), address) == (name, "access@example.com")
+        assert read(mail).keys() == HEADERS
+
+    @pytest.mark.parametrize(
+        ("recipient", "told"),
+        [
+            ("erika@straße.example", "erika@xn--strae-oqa.example"),
+            ("erika@strasse.example", "erika@strasse.example"),
+            ("erika@\uff33\uff34\uff32\uff21\uff33\uff33\uff25。example", "erika@strasse.example"),
+            ("erika@σίσυφος.example", "erika@xn--kxa6ajbbmh.example"),
+            ("erika@xn--strae-oqa.example", "erika@xn--strae-oqa.example"),
+            ("bücher@straße.example", "bücher@xn--strae-oqa.example"),
+        ],
+    )
+    async def test_have_the_domain_that_was_meant(
+        self, server: Server, envelope: MakeEnvelope, recipient: str, told: str
+    ) -> None:
+        assert (await deliver(server, envelope(), recipient)).delivered
+        assert server.received[0].rcpt_tos == [told]
+        assert server.message()["To"] == told
+
+    @pytest.mark.parametrize(
+        "recipient", ["x@a\u200db.example", "x@⒈com.example", "x@a_ß.example", "=?utf-8?q?a=0Ab?=@"]
+    )
+    async def test_name_no_domain_that_there_cannot_be(
+        self, server: Server, envelope: MakeEnvelope, recipient: str
+    ) -> None:
+        assert not (await deliver(server, envelope(), recipient)).delivered
+        assert server.received == []
 
     @pytest.mark.parametrize(
         "recipient",
