@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
@@ -59,32 +60,43 @@ async def post(
 ) -> Attempt:
     """Send `body`, if it may go there, and say what came of it."""
     began = time.monotonic()
-    status: int | None = None
-    error: str | None
-    head: str | None = None
-    wanted: int | None = None
+    answer = _Answer()
+    error: str | None = None
+    retryable = False
     try:
         place = place_of(url, policy.allowed_internal_hosts)
         # All of it: a receiver that sends a byte a second must not hold a worker for longer.
         async with asyncio.timeout(policy.timeout_secs):
-            status, head, wanted = await _exchange(place, body, headers, resolve_host)
+            await _exchange(place, body, headers, resolve_host, answer)
     except Refused as refused:
         error, retryable = str(refused), False
     except (TimeoutError, httpcore.TimeoutException):
         error, retryable = f"There was no answer within {policy.timeout_secs:g} seconds.", True
     except (OSError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as raised:
         error, retryable = _explain(raised), True
-    else:
-        error, retryable = _judge(status)
+    if answer.status is not None:
+        # What counts is the status. The receiver has the message, even where the body of its answer is cut off or late.
+        error, retryable = _judge(answer.status)
     return Attempt(
         delivered=error is None,
-        response_status=status,
-        response_head=head,
+        response_status=answer.status,
+        response_head=None if answer.status is None else made_storable(answer.head.decode(errors="replace")),
         latency_ms=round((time.monotonic() - began) * 1000),
         error=error,
         retryable=retryable,
-        retry_after_secs=wanted,
+        retry_after_secs=answer.retry_after_secs,
     )
+
+
+@dataclass
+class _Answer:
+    """What has come of an answer so far, also where the rest of it never comes."""
+
+    status: int | None = None
+    head: bytes = b""
+    """The beginning of its body."""
+    retry_after_secs: int | None = None
+    """After how long the receiver wants to be asked again."""
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -121,9 +133,9 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
 
 
 async def _exchange(
-    place: Place, body: bytes, headers: Mapping[str, str], resolve_host: Resolve
-) -> tuple[int, str, int | None]:
-    """The status, the head of the answer, and after how many seconds the receiver wants to be asked again."""
+    place: Place, body: bytes, headers: Mapping[str, str], resolve_host: Resolve, answer: _Answer
+) -> None:
+    """Send `body`, and write into `answer` what comes back."""
     timeouts = {"connect": _CONNECT_SECS, "read": None, "write": None, "pool": None}
     sent = {
         "Host": place.authority,
@@ -145,12 +157,11 @@ async def _exchange(
         ) as pool,
         pool.stream("POST", target, headers=list(sent.items()), content=body, extensions={"timeout": timeouts}) as got,
     ):
-        read = b""
+        answer.status, answer.retry_after_secs = got.status, _retry_after(got.headers)
         async for chunk in got.aiter_stream():
-            read += chunk[: RESPONSE_HEAD_BYTES - len(read)]
-            if len(read) >= RESPONSE_HEAD_BYTES:
+            answer.head += chunk[: RESPONSE_HEAD_BYTES - len(answer.head)]
+            if len(answer.head) >= RESPONSE_HEAD_BYTES:
                 break
-        return got.status, made_storable(read.decode(errors="replace")), _retry_after(got.headers)
 
 
 @lru_cache(maxsize=1)

@@ -119,6 +119,46 @@ async def test_is_not_repeated_where_it_cannot(
     assert len(receiver.received) == 1
 
 
+CUT = {
+    "shorter than said": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok",
+    "chunks that end early": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+    "chunks that are none": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n",
+    "no gzip": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok",
+    "longer than is kept": b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\nok" + b"x" * 2000,
+    "no such charset": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=x\r\nContent-Length: 2\r\n\r\nok",
+}
+
+
+@pytest.mark.parametrize("answer", CUT.values(), ids=CUT)
+@pytest.mark.parametrize("target", [Target.WEBHOOK, Target.SLACK])
+async def test_is_delivered_by_the_status_whatever_comes_of_the_body(
+    receiver: Receiver, policy: Outbound, envelope: MakeEnvelope, target: Target, answer: bytes
+) -> None:
+    receiver.answer = answer
+    attempt = await send(
+        target,
+        {"url": receiver.url},
+        {"signing_secrets": [CURRENT], "url": receiver.url},
+        envelope(),
+        recipient=None,
+        role=None,
+        policy=policy,
+    )
+    assert (attempt.delivered, attempt.response_status, attempt.error) == (True, 200, None)
+    assert (attempt.response_head or "").startswith("ok")
+
+
+@pytest.mark.parametrize(("status", "delivered"), [(200, True), (503, False), (404, False)])
+async def test_is_judged_by_the_status_where_the_body_never_ends(
+    receiver: Receiver, policy: Outbound, envelope: MakeEnvelope, status: int, delivered: bool
+) -> None:
+    receiver.answer = f"HTTP/1.1 {status} X\r\nContent-Length: 9\r\nRetry-After: 7\r\n\r\nok".encode()
+    receiver.hold = True
+    attempt = await deliver(receiver, envelope(), policy.model_copy(update={"timeout_secs": 0.3}))
+    assert (attempt.delivered, attempt.response_status, attempt.response_head) == (delivered, status, "ok")
+    assert (attempt.retryable, attempt.retry_after_secs) == (status == 503, 7)
+
+
 class TestRetryAfter:
     @pytest.mark.parametrize(
         ("value", "seconds"),
@@ -163,7 +203,7 @@ class TestAnswer:
     async def test_that_never_ends_ends_the_attempt(
         self, receiver: Receiver, policy: Outbound, envelope: MakeEnvelope
     ) -> None:
-        receiver.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nslow"
+        receiver.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n"
         receiver.hold = True
         attempt = await deliver(receiver, envelope(), policy.model_copy(update={"timeout_secs": 0.2}))
         assert (attempt.delivered, attempt.retryable) == (False, True)
