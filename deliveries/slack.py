@@ -12,16 +12,16 @@ from typing import Any, Final
 from deliveries import posting, words
 from domain.deliveries import Attempt, Envelope, Outbound
 
-# Limits of Block Kit; of what is quoted less, since nobody reads a screenful in a channel.
+# Limits of Block Kit, in what `length` counts; a quotation is shorter, to fit a screen.
 _LONGEST_HEADER: Final = 150
 _LONGEST_SECTION: Final = 3000
 _LONGEST_FIELD: Final = 2000
 _MOST_FIELDS: Final = 10
 _LONGEST_QUOTE: Final = 1500
 _LONGEST_FALLBACK: Final = 1000
-_LONGEST_LINK: Final = 2500
 
 _ESCAPED: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_CUT: Final = "…"
 _BASIC_PLANE_END: Final = 0xFFFF
 _MENTION: Final = re.compile(r"@(?=channel|here|everyone|group)", re.IGNORECASE)
 _MARKS: Final = re.compile(r"(?<![^\W_])[*_~`]|[*_~`](?![^\W_])")
@@ -47,46 +47,53 @@ def message(envelope: Envelope) -> dict[str, Any]:
         {
             "type": "section",
             "fields": [
-                _markdown(f"*{name}*\n{clipped(value, _LONGEST_FIELD - len(name) - 3)}")
-                for name, value in told.facts[:_MOST_FIELDS]
+                _markdown(heading + clipped(value, _LONGEST_FIELD - length(heading)))
+                for heading, value in ((f"*{name}*\n", value) for name, value in told.facts[:_MOST_FIELDS])
             ],
         },
     ]
     blocks += [
-        {"type": "section", "text": _markdown(f"*{name}*\n" + _quoted(clipped(text, _LONGEST_QUOTE)))}
-        for name, text in told.quotes
+        {"type": "section", "text": _markdown(heading + _quoted(text, _LONGEST_SECTION - length(heading)))}
+        for heading, text in ((f"*{name}*\n", text) for name, text in told.quotes)
     ]
-    link = envelope.request.link
-    if link is not None and len(link) <= _LONGEST_LINK:
-        blocks.append({"type": "section", "text": _markdown(f"<{_address(link)}|{told.call}>")})
+    link = None if envelope.request.link is None else f"<{_address(envelope.request.link)}|{told.call}>"
+    if link is not None and length(link) <= _LONGEST_SECTION:
+        blocks.append({"type": "section", "text": _markdown(link)})
     text = clipped(f"{told.title}: {told.opening}", _LONGEST_FALLBACK)
     # Without `parse` and `link_names`, Slack finds names in plain text and notifies them.
     return {"text": text, "blocks": blocks, "parse": "none", "link_names": False, "unfurl_links": False}
 
 
+def length(text: str) -> int:
+    """Return how long Slack may find `text`, which is escaped already.
+
+    The documentation says "characters" of what is sent. Counted are UTF-16 code units, as JavaScript does: never fewer
+    than code points, so that a text that fits fits by either count.
+    """
+    return len(text) + sum(ord(char) > _BASIC_PLANE_END for char in text)
+
+
 def clipped(text: str, limit: int) -> str:
-    """`text` without meaning to Slack, in at most `limit` of its characters; an escape is never cut in two."""
+    """Return `text` without meaning to Slack, with a `length` of at most `limit`; an escape is never cut in two."""
     plain = _MARKS.sub(lambda mark: _WORD_JOINER + mark[0] + _WORD_JOINER, _MENTION.sub(f"@{_WORD_JOINER}", text))
-    kept: list[str] = []
-    length = 0
-    for char in plain:
-        shown = _ESCAPED.get(char, char)
-        # Slack counts as JavaScript does: what is beyond the basic plane is two.
-        length += len(shown) + (ord(char) > _BASIC_PLANE_END)
-        if length > limit - 1:
-            return "".join(kept) + "…"
-        kept.append(shown)
-    return "".join(kept)
+    parts = [_ESCAPED.get(char, char) for char in plain]
+    room = limit - sum(map(length, parts))
+    if room >= 0:
+        return "".join(parts)
+    while room < length(_CUT):
+        room += length(parts.pop())
+    return "".join(parts) + _CUT
 
 
 def _markdown(text: str) -> dict[str, Any]:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
-def _quoted(text: str) -> str:
-    # Each line costs two more; at most as many lines as fit.
-    lines = "\n".join(f"> {line}" for line in text.splitlines())
-    return lines if len(lines) < _LONGEST_SECTION - 100 else "> " + " ".join(text.split())
+def _quoted(text: str, limit: int) -> str:
+    told = clipped(text, _LONGEST_QUOTE)
+    lines = "\n".join(f"> {line}" for line in told.splitlines())
+    # Each line costs three characters. Where they do not fit, the quotation becomes one line.
+    return lines if length(lines) <= limit else "> " + " ".join(told.split())
 
 
 def _address(link: str) -> str:

@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deliveries import send, slack
 from domain.deliveries import Contact, Outbound
@@ -25,6 +27,21 @@ def texts(message: dict[str, Any]) -> list[str]:
         parts = [block["text"]] if "text" in block else block["fields"]
         found += [part["text"] for part in parts]
     return found
+
+
+@given(st.text(alphabet=st.sampled_from("ab &<🚑é*_\n"), max_size=60), st.integers(1, 60))
+def test_is_cut_by_one_count_and_never_within_an_escape(text: str, limit: int) -> None:
+    whole = slack.clipped(text, 10_000)
+    cut = slack.clipped(text, limit)
+    assert slack.length(cut) == length(cut) <= limit
+    if length(whole) <= limit:
+        assert cut == whole
+    else:
+        assert cut.endswith("…")
+        assert whole.startswith(cut[:-1])
+        assert not re.search(r"&(?!(amp|lt|gt);)", cut)
+        # No longer piece would have fitted: an escape has four or five characters at most.
+        assert length(cut) > limit - 5
 
 
 def length(text: str) -> int:
