@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from api import bodies, problems, scim_documents
+from api import bodies, problems, scim_documents, versions
 from api.observation import SCIM
 
 TITLE: Final = "JustIAM Access Requests"
@@ -40,6 +40,8 @@ ends by itself. Each request is one durable workflow.
 * Times are RFC 3339 in UTC, durations whole minutes, ids UUIDs.
 * A list is newest first. Where `next_cursor` is not null, pass it as `cursor` for the page that follows.
 * Unknown fields in a body are refused.
+* What a PUT replaces has an `ETag`. Sent back as `If-Match`, nothing is overwritten that was changed meanwhile (412,
+  `changed_meanwhile`).
 * An error is a problem document (RFC 9457, `application/problem+json`) with a stable `code`; `validation_error` names
   each field in `errors`. 503 means that the same call may be repeated.
 """
@@ -165,6 +167,20 @@ def _parameter_after(collection: str, path: str) -> str | None:
     return first.strip("{}") if first.startswith("{") else None
 
 
+def _tag(paths: dict[str, Any]) -> None:
+    """Say of whatever can be replaced conditionally that its answers have a version."""
+    for path, operations in paths.items():
+        conditional = any(
+            each["name"] == versions.PARAMETER for each in operations.get("put", {}).get("parameters", [])
+        )
+        if conditional:
+            for operation in operations.values():
+                if "200" in operation["responses"]:
+                    operation["responses"]["200"].setdefault("headers", {}).update(versions.HEADER)
+            made = paths[path.rpartition("/")[0]]["post"]["responses"]["201"]
+            made.setdefault("headers", {}).update(versions.HEADER)
+
+
 def _refuse_bodies(paths: dict[str, Any]) -> None:
     """Say of whatever takes a body how `bodies` refuses it."""
     for path, operations in paths.items():
@@ -199,6 +215,7 @@ def install(app: FastAPI) -> None:
             )
             schema["components"]["schemas"].update(problems.schemas() | scim_documents.schemas())
             _link(schema["paths"])
+            _tag(schema["paths"])
             _refuse_bodies(schema["paths"])
             _refuse_in_scim(schema)
             app.openapi_schema = schema

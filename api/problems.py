@@ -61,6 +61,11 @@ _KINDS: Final[dict[str, tuple[int, str, str]]] = {
     "trigger_task_failed": (409, "The trigger task failed", "The task that has to succeed first failed."),
     "system_group": (409, "System group", "This group belongs to an access request and cannot be managed here."),
     "in_use": (409, "In use", "The template “Database read-only access” names it."),
+    "changed_meanwhile": (
+        412,
+        "It was changed meanwhile",
+        "It was changed since you read it, and nothing was done. Read it again and apply your change to what it says.",
+    ),
     "payload_too_large": (413, "The body is too large", "The body may have at most 262144 bytes."),
     "unsupported_media_type": (415, "Unsupported media type", "Send the body as application/json."),
     "validation_error": (422, "The input is not valid", "name: is required"),

@@ -52,7 +52,7 @@ _CONFIG: Final = ServiceProviderConfig(
     filter=Filter(supported=True, max_results=LARGEST_PAGE),
     change_password=ChangePassword(supported=False),
     sort=Sort(supported=False),
-    etag=ETag(supported=False),
+    etag=ETag(supported=True),
     authentication_schemes=[
         AuthenticationScheme(
             type=AuthenticationScheme.Type.oauthbearertoken,

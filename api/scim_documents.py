@@ -132,6 +132,7 @@ def _meta() -> dict[str, Any]:
         "resourceType": "The kind of resource.",
         "location": "Where it is.",
         "created": "When it was made.",
+        "version": "The `ETag`. A Group that is shown without its members has none.",
     }
     return {
         "type": "object",

@@ -29,9 +29,10 @@ from db.paging import Page, Position, newest_first
 from db.tables import AccessRequest, Application, AppMapping, AppMappingGroup, Group, Template
 from db.templates import still_open
 from db.uniqueness import unique
-from db.views import Identified
+from db.views import Versioned
 from domain.directory import ApplicationValues, MappingValues
 from domain.errors import InUse, Invalid, NotFound
+from domain.versions import ANY_VERSION, Expected
 
 CLIENT_SECRET_PREFIX: Final = "justiam_secret_"  # noqa: S105 - what all of them start with
 """What every client secret starts with, so that scanners for leaked secrets recognise it."""
@@ -43,8 +44,10 @@ _NAME_TAKEN: Final = {"uq_applications_name": "Another application has this name
 _MAPPING_NAME_TAKEN: Final = {"uq_app_mappings_name": "Another mapping of the application has this name."}
 
 
-class ApplicationView(ApplicationValues, Identified):
+class ApplicationView(ApplicationValues, Versioned):
     """Something that access is granted to."""
+
+    VERSIONED = frozenset(ApplicationValues.model_fields)
 
     client_id: str = Field(description="Its name in OAuth: the `audience` of a token exchange. Assigned by the server.")
     client_secret_created_at: datetime | None = Field(
@@ -69,8 +72,10 @@ class Client:
     client_id: str
 
 
-class MappingView(MappingValues, Identified):
+class MappingView(MappingValues, Versioned):
     """A claim and its value for one application, and who gets it."""
+
+    VERSIONED = frozenset({*MappingValues.model_fields, "group_ids"})
 
     group_ids: list[UUID] = Field(description="Groups whose members get the claim; temporary ones are left out.")
     created_at: datetime
@@ -112,30 +117,34 @@ async def create_application(db: Database, values: ApplicationValues) -> Applica
             return _application_view(application)
 
 
-async def replace_application(db: Database, app_id: UUID, values: ApplicationValues) -> ApplicationView:
+async def replace_application(
+    db: Database, app_id: UUID, values: ApplicationValues, expected: Expected = ANY_VERSION
+) -> ApplicationView:
     """Set every value of an application.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         InUse: another one has the name.
     """
     with unique(_NAME_TAKEN):
         async with db.session() as session:
-            application = await _locked_application(session, app_id)
+            application = await _locked_application(session, app_id, expected)
             application.sqlmodel_update(values.model_dump())
             await session.flush()
             return _application_view(application)
 
 
-async def delete_application(db: Database, app_id: UUID) -> None:
+async def delete_application(db: Database, app_id: UUID, expected: Expected = ANY_VERSION) -> None:
     """Delete an application without mappings.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         InUse: an open request, a template or a mapping is for it.
     """
     async with db.session() as session:
-        application = await _locked_application(session, app_id)
+        application = await _locked_application(session, app_id, expected)
         await _refuse_used(
             session, requests=col(AccessRequest.app_id) == app_id, templates=col(Template.app_id) == app_id
         )
@@ -225,18 +234,21 @@ async def create_mapping(db: Database, values: MappingValues) -> MappingView:
             return _mapping_view(mapping, [])
 
 
-async def replace_mapping(db: Database, mapping_id: UUID, values: MappingValues) -> MappingView:
-    """Set every value of a mapping.
+async def replace_mapping(
+    db: Database, mapping_id: UUID, values: MappingValues, expected: Expected = ANY_VERSION
+) -> MappingView:
+    """Set every value of a mapping. The groups that it is attached to stay, and are a part of its version.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         InUse: another mapping of the application has the name, or an open request uses this one and its claim, value
             or application would change.
         Invalid: the application would change.
     """
     with unique(_MAPPING_NAME_TAKEN):
         async with db.session() as session:
-            mapping = await _locked_mapping(session, mapping_id)
+            mapping = await _locked_mapping(session, mapping_id, expected)
             granted = (values.claim, values.value, values.app_id)
             if granted != (mapping.claim, mapping.value, mapping.app_id):
                 await _refuse_used(session, requests=col(AccessRequest.mapping_ids).contains([mapping_id]))
@@ -247,15 +259,16 @@ async def replace_mapping(db: Database, mapping_id: UUID, values: MappingValues)
             return await _read_mapping(session, mapping_id)
 
 
-async def delete_mapping(db: Database, mapping_id: UUID) -> None:
+async def delete_mapping(db: Database, mapping_id: UUID, expected: Expected = ANY_VERSION) -> None:
     """Delete a mapping; nobody has its claim from then on.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         InUse: an open request or a template names it.
     """
     async with db.session() as session:
-        mapping = await _locked_mapping(session, mapping_id)
+        mapping = await _locked_mapping(session, mapping_id, expected)
         await _refuse_used(
             session,
             requests=col(AccessRequest.mapping_ids).contains([mapping_id]),
@@ -321,19 +334,23 @@ async def _refuse_used(
             raise InUse(f"Templates name it: {_quoted(names)}. Change or delete them first.")
 
 
-async def _locked_application(session: AsyncSession, app_id: UUID) -> Application:
+async def _locked_application(session: AsyncSession, app_id: UUID, expected: Expected) -> Application:
     query = select(Application).where(Application.id == app_id).with_for_update()
     application = (await session.exec(query)).one_or_none()
     if application is None:
         raise _no_application()
+    expected.check(_application_view(application).version)
     return application
 
 
-async def _locked_mapping(session: AsyncSession, mapping_id: UUID) -> AppMapping:
+async def _locked_mapping(session: AsyncSession, mapping_id: UUID, expected: Expected) -> AppMapping:
     query = select(AppMapping).where(AppMapping.id == mapping_id).with_for_update()
     mapping = (await session.exec(query)).one_or_none()
     if mapping is None:
         raise _no_mapping()
+    if expected != ANY_VERSION:
+        # Only now, since the groups that it is attached to are no part of the row that was waited for.
+        expected.check((await _read_mapping(session, mapping_id)).version)
     return mapping
 
 

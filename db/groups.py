@@ -19,11 +19,12 @@ from db.database import Database
 from db.paging import Page, Position, newest_first
 from db.tables import Group, GroupMember, Template, User
 from db.uniqueness import unique
-from db.views import Identified
+from db.views import Versioned
 from domain.actors import Permission
 from domain.deciding import Person
 from domain.directory import GroupValues, refuse_giving, refuse_reserved
 from domain.errors import InUse, NotFound, SystemGroup
+from domain.versions import ANY_VERSION, Expected
 
 TAKEN: Final = {
     "uq_groups_name": "Another group has this name.",
@@ -31,8 +32,10 @@ TAKEN: Final = {
 }
 
 
-class GroupView(GroupValues, Identified):
+class GroupView(GroupValues, Versioned):
     """A group of people."""
+
+    VERSIONED = frozenset(GroupValues.model_fields)
 
     created_at: datetime
 
@@ -99,11 +102,14 @@ async def create(db: Database, caller: Person, values: GroupValues) -> GroupView
             return _view(group)
 
 
-async def replace(db: Database, caller: Person, group_id: UUID, values: GroupValues) -> GroupView:
-    """Set every value of a group.
+async def replace(
+    db: Database, caller: Person, group_id: UUID, values: GroupValues, expected: Expected = ANY_VERSION
+) -> GroupView:
+    """Set every value of a group. Its members are not among them.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         SystemGroup: it is a temporary group, or would be called like one.
         Forbidden: it has, or would have, permissions that the caller does not hold.
         InUse: another group has the name.
@@ -112,13 +118,14 @@ async def replace(db: Database, caller: Person, group_id: UUID, values: GroupVal
     with unique(TAKEN):
         async with db.session() as session:
             group = await lock(session, group_id, key=True)
+            expected.check(_view(group).version)
             refuse_giving(caller.permissions, {*group.permissions, *values.permissions}, "The group")
             group.sqlmodel_update(values.model_dump(mode="json"))
             await session.flush()
             return _view(group)
 
 
-async def delete(db: Database, caller: Person, group_id: UUID) -> list[UUID]:
+async def delete(db: Database, caller: Person, group_id: UUID, expected: Expected = ANY_VERSION) -> list[UUID]:
     """Delete a group; templates that named it as approvers or for escalation go on without it.
 
     Returns:
@@ -127,35 +134,48 @@ async def delete(db: Database, caller: Person, group_id: UUID) -> list[UUID]:
     Raises:
         NotFound: there is none with this id.
         SystemGroup: it is a temporary group.
+        ChangedMeanwhile: it is not in an expected version.
         Forbidden: it has permissions that the caller does not hold.
         InUse: a template is for its members only; without it, the template would be for anyone.
     """
     async with db.session() as session:
         group = await lock(session, group_id, key=True)
-        refuse_giving(caller.permissions, set(group.permissions), "The group")
-        allowing = select(col(Template.name)).where(col(Template.allowed_group_ids).contains([group_id]))
-        names = (await session.exec(allowing.order_by(col(Template.name)))).all()
-        if names:
-            raise InUse(
-                f"Only its members may ask for: {', '.join(f'“{name}”' for name in names)}. "
-                "Change these templates first; without the group they would be for anyone."
-            )
-        await session.exec(
-            update(Template)
-            .where(
-                or_(
-                    col(Template.approver_group_ids).contains([group_id]), col(Template.escalation_group_id) == group_id
-                )
-            )
-            .values(
-                approver_group_ids=func.array_remove(Template.approver_group_ids, group_id),
-                escalation_group_id=func.nullif(Template.escalation_group_id, group_id),
-                updated_at=func.now(),
-            )
-        )
-        await session.exec(deletion(Group).where(col(Group.id) == group_id))
-        marked = await attention.mark(session, group_ids=[group_id])
+        expected.check(_view(group).version)
+        marked = await remove(session, caller, group)
     return await attention.mark_late(db, marked, group_ids=[group_id])
+
+
+async def remove(session: AsyncSession, caller: Person, group: Group) -> list[UUID]:
+    """Delete a group that is locked, as `delete` does; `attention.mark_late` has to follow.
+
+    Returns:
+        The requests that are marked already.
+
+    Raises:
+        Forbidden: it has permissions that the caller does not hold.
+        InUse: a template is for its members only.
+    """
+    refuse_giving(caller.permissions, set(group.permissions), "The group")
+    allowing = select(col(Template.name)).where(col(Template.allowed_group_ids).contains([group.id]))
+    names = (await session.exec(allowing.order_by(col(Template.name)))).all()
+    if names:
+        raise InUse(
+            f"Only its members may ask for: {', '.join(f'“{name}”' for name in names)}. "
+            "Change these templates first; without the group they would be for anyone."
+        )
+    await session.exec(
+        update(Template)
+        .where(
+            or_(col(Template.approver_group_ids).contains([group.id]), col(Template.escalation_group_id) == group.id)
+        )
+        .values(
+            approver_group_ids=func.array_remove(Template.approver_group_ids, group.id),
+            escalation_group_id=func.nullif(Template.escalation_group_id, group.id),
+            updated_at=func.now(),
+        )
+    )
+    await session.exec(deletion(Group).where(col(Group.id) == group.id))
+    return await attention.mark(session, group_ids=[group.id])
 
 
 async def list_members(db: Database, group_id: UUID, position: Position) -> Page[MemberView]:

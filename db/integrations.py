@@ -22,10 +22,11 @@ from db.paging import Page, Position, newest_first
 from db.secrets import SecretVault
 from db.tables import Application, Integration, ScheduledTask, Template
 from db.uniqueness import unique
-from db.views import Identified
+from db.views import Versioned
 from domain.errors import Invalid, NotFound
 from domain.events import Event
-from domain.integrations import IntegrationFields, IntegrationValues, Role, Target
+from domain.integrations import IntegrationFields, IntegrationReplacement, IntegrationValues, Role, Target
+from domain.versions import ANY_VERSION, Expected
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what all of them start with
 """What Standard Webhooks has signing secrets start with."""
@@ -41,9 +42,13 @@ _REFERENCES: Final[tuple[tuple[str, type[SQLModel], str], ...]] = (
 )
 
 
-class IntegrationView(IntegrationFields, Identified):
+class IntegrationView(IntegrationFields, Versioned):
     """A binding from lifecycle events to somebody who is told of them, without its secrets."""
 
+    # The time stands for the secrets, which no answer shows.
+    VERSIONED = frozenset({*IntegrationFields.model_fields, "updated_at"})
+
+    enabled: bool = Field(description="False: nothing is made for it, and what waits to be sent is dropped.")
     created_at: datetime
     updated_at: datetime
 
@@ -108,7 +113,7 @@ async def create(db: Database, vault: SecretVault, values: IntegrationValues) ->
             integration = Integration(
                 id=integration_id,
                 sealed=None if sealed is None else _seal(vault, integration_id, sealed),
-                **_columns(values),
+                **_columns(values, enabled=values.enabled),
             )
             session.add(integration)
             await session.flush()
@@ -117,35 +122,50 @@ async def create(db: Database, vault: SecretVault, values: IntegrationValues) ->
     return NewIntegration.model_construct(**dict(view), signing_secret=signing_secret)
 
 
-async def replace(db: Database, vault: SecretVault, integration_id: UUID, values: IntegrationValues) -> IntegrationView:
+async def replace(
+    db: Database,
+    vault: SecretVault,
+    integration_id: UUID,
+    values: IntegrationReplacement,
+    expected: Expected = ANY_VERSION,
+) -> IntegrationView:
     """Set every value of an integration; its secrets stay, but for a Slack URL that is given.
+
+    Where `enabled` is not given it stays, so that what was disabled is enabled only where somebody says so.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         Invalid: what it names is unknown, or the target would change.
         InUse: another one has the name.
     """
     with unique(_NAME_TAKEN):
         async with db.session() as session:
             integration = await _locked(session, integration_id)
+            expected.check(_view(integration).version)
             if values.target != integration.target:
                 raise Invalid(("target", "cannot be changed; make another integration"))
             await _check_references(session, values)
-            integration.sqlmodel_update({**_columns(values), "updated_at": datetime.now(UTC)})
+            integration.sqlmodel_update(
+                {**_columns(values, enabled=integration.enabled), "updated_at": datetime.now(UTC)}
+            )
             if values.slack_url is not None:
                 integration.sealed = _seal(vault, integration_id, {"url": values.slack_url.get_secret_value()})
             await session.flush()
             return _view(integration)
 
 
-async def delete(db: Database, integration_id: UUID) -> None:
+async def delete(db: Database, integration_id: UUID, expected: Expected = ANY_VERSION) -> None:
     """Delete an integration with its deliveries; what is on its way already arrives.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
     """
     async with db.session() as session:
-        await session.delete(await _locked(session, integration_id))
+        integration = await _locked(session, integration_id)
+        expected.check(_view(integration).version)
+        await session.delete(integration)
 
 
 async def rotate_secret(db: Database, vault: SecretVault, integration_id: UUID) -> NewSigningSecret:
@@ -220,11 +240,11 @@ def _purpose(integration_id: UUID) -> str:
     return f"integration:{integration_id}"
 
 
-def _columns(values: IntegrationValues) -> dict[str, Any]:
+def _columns(values: IntegrationReplacement, *, enabled: bool) -> dict[str, Any]:
     return {
         "name": values.name,
         "target": values.target.value,
-        "enabled": values.enabled,
+        "enabled": enabled if values.enabled is None else values.enabled,
         "events": [event.value for event in values.events],
         "template_id": values.template_id,
         "app_id": values.app_id,
@@ -233,7 +253,7 @@ def _columns(values: IntegrationValues) -> dict[str, Any]:
     }
 
 
-async def _check_references(session: AsyncSession, values: IntegrationValues) -> None:
+async def _check_references(session: AsyncSession, values: IntegrationReplacement) -> None:
     for field, table, word in _REFERENCES:
         wanted = getattr(values, field)
         # Locked, so that it is still there when the integration is.

@@ -27,6 +27,7 @@ from domain.deciding import Person
 from domain.directory import UserValues, refuse_giving, refuse_reserved
 from domain.errors import Invalid, NotFound, SystemGroup
 from domain.scim import parsed_ids
+from domain.versions import ANY_VERSION, Expected
 
 T = TypeVar("T", scim.User, scim.Group)
 
@@ -108,7 +109,11 @@ async def create_user(db: Database, caller: Person, resource: scim.User) -> scim
 
 
 async def change_user(
-    db: Database, caller: Person, user_id: str, change: Callable[[scim.User], scim.User]
+    db: Database,
+    caller: Person,
+    user_id: str,
+    change: Callable[[scim.User], scim.User],
+    expected: Expected = ANY_VERSION,
 ) -> tuple[scim.User, list[UUID]]:
     """Change a person, as `users.replace` does; what leaves everything as it is needs no permission and writes nothing.
 
@@ -117,26 +122,29 @@ async def change_user(
         caller: who changes them.
         user_id: whom.
         change: what they are to be, of what they are.
+        expected: the versions that may be changed.
 
     Returns:
         The person, and the requests whose workflows have to look again.
 
     Raises:
         NotFound: there is nobody with this id.
+        ChangedMeanwhile: it is not in an expected version.
         Forbidden: the account, or one that it owns, has permissions that the caller does not hold.
         InUse: somebody else has its user name, address or external id.
         Invalid: something in it is none of what it should be, or the caller deactivates themselves.
     """
 
     def decide(found: User) -> Revision | None:
-        account = scim.account(change(_user(_seen(found))))
+        _check(_user(_seen(found)), expected)
+        account = scim.account(change(_user(found)))
         return None if account == scim.account(_user(found)) else _revision(account)
 
     user, marked = await users.revise(db, caller, _id(user_id, _no_user), decide)
     return _user(user), marked
 
 
-async def delete_user(db: Database, caller: Person, user_id: str) -> list[UUID]:
+async def delete_user(db: Database, caller: Person, user_id: str, expected: Expected = ANY_VERSION) -> list[UUID]:
     """Deactivate somebody, and have SCIM clients see them no more. History keeps the account.
 
     Returns:
@@ -144,11 +152,13 @@ async def delete_user(db: Database, caller: Person, user_id: str) -> list[UUID]:
 
     Raises:
         NotFound: there is nobody with this id.
+        ChangedMeanwhile: it is not in an expected version.
         Forbidden: the account, or one that it owns, has permissions that the caller does not hold.
         Invalid: the caller deactivates themselves.
     """
 
     def leave(found: User) -> Revision:
+        _check(_user(_seen(found)), expected)
         values = UserValues.model_construct(email=found.email, name=_seen(found).name, active=False, owner_id=None)
         return Revision(values, {"left_at": func.now(), "external_id": None}, forgets=True)
 
@@ -213,7 +223,12 @@ async def create_group(db: Database, resource: scim.Group) -> scim.Group:
 
 
 async def change_group(
-    db: Database, caller: Person, group_id: str, change: Callable[[scim.Group], scim.Group], named: set[str] | None
+    db: Database,
+    caller: Person,
+    group_id: str,
+    change: Callable[[scim.Group], scim.Group],
+    named: set[str] | None,
+    expected: Expected = ANY_VERSION,
 ) -> tuple[scim.Group, list[UUID]]:
     """Change a group and who is in it. Members that stay keep their place; new ones join at the end.
 
@@ -223,19 +238,21 @@ async def change_group(
         group_id: which.
         change: what it is to be, of what it is.
         named: the only members that the change is about, and that it is shown; None: all.
+        expected: the versions that may be changed.
 
     Returns:
         The group, with these members, and the requests whose workflows have to look again.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         Forbidden: it has permissions that the caller does not hold.
         InUse: another group has its name or external id.
         Invalid: something in it is none of what it should be, or a new member is nobody.
     """
     with unique(groups.TAKEN):
         async with db.session() as session:
-            group = await _locked(session, group_id)
+            group = await _locked(session, group_id, expected)
             before = await _members(session, [group.id], named)
             resource = change(_group(group, before))
             was = [member.value for member in before[group.id]]
@@ -259,25 +276,34 @@ async def change_group(
     return after, marked
 
 
-async def delete_group(db: Database, caller: Person, group_id: str) -> list[UUID]:
+async def delete_group(db: Database, caller: Person, group_id: str, expected: Expected = ANY_VERSION) -> list[UUID]:
     """Delete a group, as `groups.delete` does.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         Forbidden: it has permissions that the caller does not hold.
         InUse: a template is for its members only.
     """
-    try:
-        return await groups.delete(db, caller, _id(group_id, _no_group))
-    except SystemGroup:
-        raise _no_group() from None
+    async with db.session() as session:
+        group = await _locked(session, group_id, expected)
+        marked = await groups.remove(session, caller, group)
+    return await attention.mark_late(db, marked, group_ids=[group.id])
 
 
-async def _locked(session: AsyncSession, group_id: str) -> Group:
+async def _locked(session: AsyncSession, group_id: str, expected: Expected) -> Group:
     try:
-        return await groups.lock(session, _id(group_id, _no_group), key=True)
+        group = await groups.lock(session, _id(group_id, _no_group), key=True)
     except SystemGroup:
         raise _no_group() from None
+    if expected != ANY_VERSION:
+        # All members, also for a change that is about some of them: they are a part of the version.
+        _check(_group(group, await _members(session, [group.id])), expected)
+    return group
+
+
+def _check(resource: scim.User | scim.Group, expected: Expected) -> None:
+    expected.check((resource.meta and resource.meta.version) or "")
 
 
 async def _fitting(session: AsyncSession, rows: list[Group]) -> list[Group]:

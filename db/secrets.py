@@ -24,9 +24,10 @@ from db.database import Connection, Database
 from db.paging import Page, Position, newest_first
 from db.tables import ScheduledTask, Secret
 from db.uniqueness import unique
-from db.views import Identified
+from db.views import Versioned
 from domain.errors import InUse, NotFound, SecretUnreadable
 from domain.secrets import NewSecret, SecretChange
+from domain.versions import ANY_VERSION, Expected
 
 _PURPOSE: Final = b"justiam secrets at rest v1"
 """A key of its own for this purpose, so that no other use of the same text can stand in for it."""
@@ -97,8 +98,11 @@ def _bound_to(header: bytes, purpose_id: str) -> bytes:
     return header + purpose_id.encode()
 
 
-class SecretView(Identified):
+class SecretView(Versioned):
     """A secret without its value. Times are UTC."""
+
+    # The time stands for the value, which no answer shows.
+    VERSIONED = frozenset({"name", "description", "updated_at"})
 
     name: str = Field(description="What scripts read it by.")
     description: str = Field(description="What it is for.")
@@ -159,14 +163,17 @@ async def create(db: Database, vault: SecretVault, values: NewSecret) -> SecretV
             return _view(secret)
 
 
-async def change(db: Database, vault: SecretVault, secret_id: UUID, values: SecretChange) -> SecretView:
+async def change(
+    db: Database, vault: SecretVault, secret_id: UUID, values: SecretChange, expected: Expected = ANY_VERSION
+) -> SecretView:
     """Set a secret's value, its description, or both; runs that start from then on read the new value.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
     """
     async with db.session() as session:
-        secret = await _locked(session, secret_id)
+        secret = await _locked(session, secret_id, expected)
         if values.value is not None:
             secret.sealed = vault.seal(_purpose(secret_id, secret.name), values.value.get_secret_value())
         if values.description is not None:
@@ -177,16 +184,17 @@ async def change(db: Database, vault: SecretVault, secret_id: UUID, values: Secr
         return _view(secret)
 
 
-async def delete(db: Database, secret_id: UUID) -> None:
+async def delete(db: Database, secret_id: UUID, expected: Expected = ANY_VERSION) -> None:
     """Delete a secret that no task reads.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         InUse: tasks read it; the detail names them.
     """
     async with db.session() as session:
         # Whoever has a task read it holds a lock that this one waits for, so that the task is seen below.
-        secret = await _locked(session, secret_id)
+        secret = await _locked(session, secret_id, expected)
         reading = select(col(ScheduledTask.name)).where(col(ScheduledTask.secret_names).contains([secret.name]))
         if names := (await session.exec(reading.order_by(col(ScheduledTask.name)))).all():
             quoted = ", ".join(f"“{name}”" for name in names)
@@ -255,10 +263,11 @@ async def _rotate(db: Database, vault: SecretVault, table: str, purpose: str, un
             return changed
 
 
-async def _locked(session: AsyncSession, secret_id: UUID) -> Secret:
+async def _locked(session: AsyncSession, secret_id: UUID, expected: Expected) -> Secret:
     secret = (await session.exec(select(Secret).where(Secret.id == secret_id).with_for_update())).one_or_none()
     if secret is None:
         raise _unknown()
+    expected.check(_view(secret).version)
     return secret
 
 

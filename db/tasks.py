@@ -16,17 +16,20 @@ from db.database import Database
 from db.paging import Page, Position, newest_first
 from db.tables import AccessRequest, Integration, ScheduledTask, Secret, Template
 from db.uniqueness import unique
-from db.views import Identified
+from db.views import Versioned
 from domain.errors import InUse, Invalid, NotFound
 from domain.states import Status
 from domain.tasks import Language, ScheduleType, TaskType, TaskValues
 from domain.templates import TriggerFailureMode
+from domain.versions import ANY_VERSION, Expected
 
 _NAME_TAKEN: Final = {"uq_scheduled_tasks_name": "Another scheduled task has this name."}
 
 
-class TaskView(TaskValues, Identified):
+class TaskView(TaskValues, Versioned):
     """A script, and when it runs by itself. Times are UTC."""
+
+    VERSIONED = frozenset({*TaskValues.model_fields, "language_inferred"})
 
     language: Language = Field(description="What the script is written in, given or inferred.")
     language_inferred: bool = Field(description="Whether the language follows from the script.")
@@ -73,11 +76,12 @@ async def create(db: Database, values: TaskValues) -> TaskView:
             return _view(task)
 
 
-async def replace(db: Database, task_id: UUID, values: TaskValues) -> TaskView:
+async def replace(db: Database, task_id: UUID, values: TaskValues, expected: Expected = ANY_VERSION) -> TaskView:
     """Set every value of a scheduled task; whether it is paused stays. Runs that start from then on go by the new ones.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         Invalid: a secret that it is to read does not exist.
         InUse: another one has the name.
     """
@@ -88,6 +92,7 @@ async def replace(db: Database, task_id: UUID, values: TaskValues) -> TaskView:
             task = (await session.exec(query)).one_or_none()
             if task is None:
                 raise _unknown()
+            expected.check(_view(task).version)
             await _check_secrets(session, values.secret_names)
             task.sqlmodel_update({**_columns(values), "updated_at": func.now()})
             await session.flush()
@@ -111,11 +116,12 @@ async def set_paused(db: Database, task_id: UUID, *, paused: bool) -> TaskView:
         return _view(task)
 
 
-async def delete(db: Database, task_id: UUID) -> None:
+async def delete(db: Database, task_id: UUID, expected: Expected = ANY_VERSION) -> None:
     """Delete a scheduled task that nothing fires; its runs stay, with its name.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         InUse: a template or an integration fires it, or the approval of a pending request waits for it.
     """
     async with db.session() as session:
@@ -124,6 +130,7 @@ async def delete(db: Database, task_id: UUID) -> None:
         task = (await session.exec(query)).one_or_none()
         if task is None:
             raise _unknown()
+        expected.check(_view(task).version)
         templates = select(col(Template.name)).where(Template.trigger_task_id == task_id).order_by(col(Template.name))
         if names := (await session.exec(templates)).all():
             raise InUse(f"Templates fire it: {_quoted(names)}. Change or delete them first.")

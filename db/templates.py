@@ -14,17 +14,20 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from db.database import Database
 from db.paging import Page, Position
 from db.tables import AccessRequest, Application, AppMapping, Group, ScheduledTask, Template
-from db.views import Identified
+from db.views import Versioned
 from domain.errors import Invalid, NotFound, TemplateInUse
 from domain.states import Status
 from domain.templates import TemplateValues
+from domain.versions import ANY_VERSION, Expected
 
 _VALUES: Final = set(TemplateValues.model_fields)
 _COLUMNS: Final = ", ".join(f"t.{name}" for name in ("id", *TemplateValues.model_fields, "created_at", "updated_at"))
 
 
-class TemplateView(TemplateValues, Identified):
+class TemplateView(TemplateValues, Versioned):
     """A template. Times are UTC."""
+
+    VERSIONED = frozenset(TemplateValues.model_fields)
 
     app_name: str = Field(description="Name of the application.")
     created_at: datetime
@@ -85,11 +88,19 @@ async def create(db: Database, values: TemplateValues, *, longest_mins: int) -> 
         return _view(template, app_name)
 
 
-async def replace(db: Database, template_id: UUID, values: TemplateValues, *, longest_mins: int) -> TemplateView:
+async def replace(
+    db: Database,
+    template_id: UUID,
+    values: TemplateValues,
+    *,
+    longest_mins: int,
+    expected: Expected = ANY_VERSION,
+) -> TemplateView:
     """Set every value of a template. Requests made before keep the values of their submission.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         Invalid: as for `create`, or another application is named.
     """
     async with db.session() as session:
@@ -104,17 +115,19 @@ async def replace(db: Database, template_id: UUID, values: TemplateValues, *, lo
         template = (await session.exec(locked.execution_options(populate_existing=True))).one_or_none()
         if template is None:
             raise _not_found()
+        expected.check(_view(template, app_name).version)
         template.sqlmodel_update({**_columns(values), "updated_at": func.now()})
         await session.flush()
         await session.refresh(template)
         return _view(template, app_name)
 
 
-async def delete(db: Database, template_id: UUID) -> None:
+async def delete(db: Database, template_id: UUID, expected: Expected = ANY_VERSION) -> None:
     """Delete a template; its closed requests stay, with its name.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         TemplateInUse: pending requests or grants that last were made from it.
     """
     async with db.session() as session:
@@ -123,6 +136,9 @@ async def delete(db: Database, template_id: UUID) -> None:
         template = (await session.exec(query)).one_or_none()
         if template is None:
             raise _not_found()
+        if expected != ANY_VERSION:
+            # Not otherwise: what the rules of its time let in can be deleted by those of today.
+            expected.check(_view(template, "").version)
         open_requests = select(func.count()).where(AccessRequest.template_id == template_id, still_open())
         count = (await session.exec(open_requests)).one()
         if count:

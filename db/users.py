@@ -18,11 +18,12 @@ from db.database import Connection, Database, driver_connection
 from db.paging import Page, Position, newest_first
 from db.tables import ApiToken, Group, GroupMember, User, UserIdentity, WebSession
 from db.uniqueness import unique
-from db.views import Identified
+from db.views import Versioned
 from domain.actors import Permission
 from domain.deciding import Person
-from domain.directory import UserValues, refuse_giving
+from domain.directory import UserReplacement, UserValues, refuse_giving
 from domain.errors import Invalid, NotFound
+from domain.versions import ANY_VERSION, Expected
 
 _TAKEN: Final = {
     "uq_users_email": "Another user has this email address.",
@@ -42,8 +43,10 @@ class Revision:
     """Groups, identities, tokens and sessions are forgotten: whoever has it from now on begins with nothing."""
 
 
-class UserView(UserValues, Identified):
+class UserView(UserValues, Versioned):
     """A person or a service account."""
+
+    VERSIONED = frozenset(UserValues.model_fields)
 
     created_at: datetime
 
@@ -163,19 +166,30 @@ async def make(db: Database, revision: Revision) -> User:
             return user
 
 
-async def replace(db: Database, caller: Person, user_id: UUID, values: UserValues) -> tuple[UserView, list[UUID]]:
+async def replace(
+    db: Database, caller: Person, user_id: UUID, values: UserReplacement, expected: Expected = ANY_VERSION
+) -> tuple[UserView, list[UUID]]:
     """Set every value of an account. Deactivating a person deactivates their service accounts too.
+
+    Where `active` is not given it stays, so that a deactivation is undone only where somebody says so.
 
     Returns:
         The account, and the requests whose workflows have to look again.
 
     Raises:
         NotFound: there is none with this id.
+        ChangedMeanwhile: it is not in an expected version.
         Forbidden: the account, or one that it owns, has permissions that the caller does not hold.
         InUse: another user has the email address.
         Invalid: the owner is another one, is deactivated, or the caller deactivates themselves.
     """
-    user, marked = await revise(db, caller, user_id, lambda _: Revision(values))
+
+    def decide(found: User) -> Revision:
+        expected.check(_view(found).version)
+        active = found.active if values.active is None else values.active
+        return Revision(UserValues.model_construct(**{**dict(values), "active": active}))
+
+    user, marked = await revise(db, caller, user_id, decide)
     return _view(user), marked
 
 

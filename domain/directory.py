@@ -16,8 +16,8 @@ from domain.errors import Forbidden, SystemGroup
 from domain.text import LongText, Name
 
 
-class UserValues(BaseModel):
-    """A person or a service account."""
+class UserReplacement(BaseModel):
+    """What an account is to be from now on."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"email": "dana@example.com", "name": "Dana Fischer"}]}
@@ -25,13 +25,23 @@ class UserValues(BaseModel):
 
     email: Email = Field(description="Unique, in any case.")
     name: Name = Field(description="As others see it.")
-    active: Annotated[bool, Field(strict=True)] = Field(
-        default=True, description="False: no access, no claims, no vote; history keeps the name."
+    active: Annotated[bool, Field(strict=True)] | None = Field(
+        default=None,
+        description="False: no access, no claims, no vote; history keeps the name. Left out, it stays as it is: only "
+        "true makes somebody active again who was deactivated.",
     )
     owner_id: UUID | None = Field(
         default=None,
         description="The person that a service account belongs to, for good; null for a person. "
         "To every rule the two are one: an account cannot decide its owner's requests.",
+    )
+
+
+class UserValues(UserReplacement):
+    """A person or a service account."""
+
+    active: Annotated[bool, Field(strict=True)] = Field(
+        default=True, description="False: no access, no claims, no vote; history keeps the name."
     )
 
 

@@ -86,6 +86,12 @@ class InUse(AccessError):
     code = "in_use"
 
 
+class ChangedMeanwhile(AccessError):
+    """The thing is not in the version that the caller read (If-Match); nothing has changed."""
+
+    code = "changed_meanwhile"
+
+
 class SecretUnreadable(AccessError):
     """A stored secret cannot be decrypted with the keys that the service has; the detail says what to do."""
 

@@ -70,8 +70,10 @@ class IntegrationFields(BaseModel):
 
     name: Name = Field(description="Display name; no two integrations share one.", examples=["Tell the DBAs"])
     target: Target = Field(description="`task`, `webhook`, `slack` or `email`; cannot be changed later.")
-    enabled: Annotated[bool, Field(strict=True)] = Field(
-        default=True, description="False: nothing is made for it, and what waits to be sent is dropped."
+    enabled: Annotated[bool, Field(strict=True)] | None = Field(
+        default=None,
+        description="False: nothing is made for it, and what waits to be sent is dropped. Left out of a replacement, "
+        "it stays.",
     )
     events: Annotated[list[Event], Field(min_length=1, max_length=50), AfterValidator(_each_once)] = Field(
         description="The lifecycle events that it is told of.", examples=[["access_request.submitted"]]
@@ -90,8 +92,8 @@ class IntegrationFields(BaseModel):
     )
 
 
-class IntegrationValues(IntegrationFields):
-    """A binding from lifecycle events to somebody who is told of them."""
+class IntegrationReplacement(IntegrationFields):
+    """What an integration is to be from now on."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -133,6 +135,14 @@ class IntegrationValues(IntegrationFields):
             case Target.EMAIL:
                 return {"roles": [role.value for role in self.roles or Role]}
         return {}
+
+
+class IntegrationValues(IntegrationReplacement):
+    """A binding from lifecycle events to somebody who is told of them."""
+
+    enabled: Annotated[bool, Field(strict=True)] = Field(
+        default=True, description="False: nothing is made for it, and what waits to be sent is dropped."
+    )
 
 
 def request_link(public_url: str | None, request_id: UUID) -> str | None:

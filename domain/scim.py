@@ -33,6 +33,7 @@ from scim2_models.path import AttrPath, CompareOperator, Comparison, ValuePath
 from domain.addresses import Email as Address
 from domain.errors import Invalid
 from domain.text import STORABLE, Name, one_line
+from domain.versions import version_of
 
 _ADDRESS: Final[TypeAdapter[str]] = TypeAdapter(Address)
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
@@ -220,7 +221,21 @@ def user(
         display_name=None if "displayName" not in told and name == derived else name,
         active=active,
         emails=[EmailAddress(value=email, **told.get("email", {}))],
-        meta=Meta(resource_type="User", created=created_at),
+        meta=Meta(
+            resource_type="User",
+            created=created_at,
+            version=version_of(
+                {
+                    "id": str(user_id),
+                    "email": email,
+                    "name": name,
+                    "active": active,
+                    "user_name": user_name,
+                    "external_id": external_id,
+                    "profile": profile,
+                }
+            ),
+        ),
     )
 
 
@@ -233,14 +248,19 @@ def group(
         group_id: its id.
         name: its name.
         external_id: what a client calls it by.
-        members: who is in it, in the order in which they joined; None: that does not matter.
+        members: who is in it, in the order in which they joined; None: that does not matter, and without them it has
+            no version, since they are replaced with it.
         created_at: when it was made.
     """
+    version = None
+    if members is not None:
+        ids = [member.value for member in members]
+        version = version_of({"id": str(group_id), "name": name, "external_id": external_id, "members": ids})
     made = Group(
         id=str(group_id),
         external_id=external_id,
         display_name=name,
-        meta=Meta(resource_type="Group", created=created_at),
+        meta=Meta(resource_type="Group", created=created_at, version=version),
     )
     made.members = members
     return made

@@ -11,6 +11,7 @@ from api.authentication import DirectoryManager
 from api.problems import refusals
 from api.reading import Paging
 from api.resources import Db
+from api.versions import IfMatch, tagged
 from db import applications
 from db.applications import MappingView
 from db.paging import Page
@@ -33,9 +34,9 @@ async def list_app_mappings(
 
 
 @router.get("/{mapping_id}", summary="Get an app mapping", responses=refusals("not_found"))
-async def get_app_mapping(database: Db, mapping_id: MappingId) -> MappingView:
+async def get_app_mapping(database: Db, mapping_id: MappingId, response: Response) -> MappingView:
     """One mapping, and the groups whose members get its claim."""
-    return await applications.get_mapping(database, mapping_id)
+    return tagged(response, await applications.get_mapping(database, mapping_id))
 
 
 @router.post("", summary="Create an app mapping", status_code=201, responses=refusals("forbidden", "in_use"))
@@ -48,30 +49,39 @@ async def create_app_mapping(
     """
     view = await applications.create_mapping(database, values)
     response.headers["Location"] = f"/api/v1/app-mappings/{view.id}"
-    return view
+    return tagged(response, view)
 
 
-@router.put("/{mapping_id}", summary="Update an app mapping", responses=refusals("forbidden", "not_found", "in_use"))
+@router.put(
+    "/{mapping_id}",
+    summary="Update an app mapping",
+    responses=refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
+)
 async def update_app_mapping(
-    database: Db, _: DirectoryManager, mapping_id: MappingId, values: MappingValues
+    database: Db,
+    _: DirectoryManager,
+    mapping_id: MappingId,
+    values: MappingValues,
+    expected: IfMatch,
+    response: Response,
 ) -> MappingView:
     """Needs `directory.manage`.
 
     Replaces all values; `app_id` cannot be changed. While an open request uses the mapping, nor can its claim and
-    value.
+    value. The groups that it is attached to stay; `If-Match` looks at them as well.
     """
-    return await applications.replace_mapping(database, mapping_id, values)
+    return tagged(response, await applications.replace_mapping(database, mapping_id, values, expected))
 
 
 @router.delete(
     "/{mapping_id}",
     summary="Delete an app mapping",
     status_code=204,
-    responses=refusals("forbidden", "not_found", "in_use"),
+    responses=refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
 )
-async def delete_app_mapping(database: Db, _: DirectoryManager, mapping_id: MappingId) -> None:
+async def delete_app_mapping(database: Db, _: DirectoryManager, mapping_id: MappingId, expected: IfMatch) -> None:
     """Needs `directory.manage`. Refused while an open request or a template names it."""
-    await applications.delete_mapping(database, mapping_id)
+    await applications.delete_mapping(database, mapping_id, expected)
 
 
 @router.put(

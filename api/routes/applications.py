@@ -12,6 +12,7 @@ from api.authentication import DirectoryManager
 from api.problems import refusals
 from api.reading import Paging
 from api.resources import Db
+from api.versions import IfMatch, tagged
 from db import applications
 from db.applications import ApplicationView, NewClientSecret
 from db.paging import Page
@@ -31,9 +32,9 @@ async def list_applications(database: Db, position: Paging) -> Page[ApplicationV
 
 
 @router.get("/{app_id}", summary="Get an application", responses=refusals("not_found"))
-async def get_application(database: Db, app_id: AppId) -> ApplicationView:
+async def get_application(database: Db, app_id: AppId, response: Response) -> ApplicationView:
     """One application."""
-    return await applications.get_application(database, app_id)
+    return tagged(response, await applications.get_application(database, app_id))
 
 
 @router.post("", summary="Create an application", status_code=201, responses=refusals("forbidden", "in_use"))
@@ -43,26 +44,35 @@ async def create_application(
     """Needs `directory.manage`."""
     view = await applications.create_application(database, values)
     response.headers["Location"] = f"/api/v1/applications/{view.id}"
-    return view
+    return tagged(response, view)
 
 
-@router.put("/{app_id}", summary="Update an application", responses=refusals("forbidden", "not_found", "in_use"))
+@router.put(
+    "/{app_id}",
+    summary="Update an application",
+    responses=refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
+)
 async def update_application(
-    database: Db, _: DirectoryManager, app_id: AppId, values: ApplicationValues
+    database: Db,
+    _: DirectoryManager,
+    app_id: AppId,
+    values: ApplicationValues,
+    expected: IfMatch,
+    response: Response,
 ) -> ApplicationView:
     """Needs `directory.manage`. Replaces all values."""
-    return await applications.replace_application(database, app_id, values)
+    return tagged(response, await applications.replace_application(database, app_id, values, expected))
 
 
 @router.delete(
     "/{app_id}",
     summary="Delete an application",
     status_code=204,
-    responses=refusals("forbidden", "not_found", "in_use"),
+    responses=refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
 )
-async def delete_application(database: Db, _: DirectoryManager, app_id: AppId) -> None:
+async def delete_application(database: Db, _: DirectoryManager, app_id: AppId, expected: IfMatch) -> None:
     """Needs `directory.manage`. Refused while an open request or a template is for it, or it has mappings."""
-    await applications.delete_application(database, app_id)
+    await applications.delete_application(database, app_id, expected)
 
 
 @router.post(

@@ -11,6 +11,7 @@ from api.authentication import DirectoryManager, DirectoryReader
 from api.problems import refusals
 from api.reading import Paging
 from api.resources import Db, Temporal
+from api.versions import IfMatch, tagged
 from db import groups
 from db.groups import GroupView, MemberView
 from db.paging import Page
@@ -34,9 +35,9 @@ async def list_groups(
 
 
 @router.get("/{group_id}", summary="Get a group", responses=refusals("not_found", "system_group"))
-async def get_group(database: Db, group_id: GroupId) -> GroupView:
+async def get_group(database: Db, group_id: GroupId, response: Response) -> GroupView:
     """One group."""
-    return await groups.get(database, group_id)
+    return tagged(response, await groups.get(database, group_id))
 
 
 @router.post("", summary="Create a group", status_code=201, responses=refusals("forbidden", "in_use", "system_group"))
@@ -44,31 +45,46 @@ async def create_group(database: Db, caller: DirectoryManager, values: GroupValu
     """Needs `directory.manage`, and every permission that the group is to have."""
     view = await groups.create(database, caller, values)
     response.headers["Location"] = f"/api/v1/groups/{view.id}"
-    return view
+    return tagged(response, view)
 
 
 @router.put(
-    "/{group_id}", summary="Update a group", responses=refusals("forbidden", "not_found", "in_use", "system_group")
+    "/{group_id}",
+    summary="Update a group",
+    responses=refusals("forbidden", "not_found", "in_use", "system_group", "changed_meanwhile"),
 )
-async def update_group(database: Db, caller: DirectoryManager, group_id: GroupId, values: GroupValues) -> GroupView:
-    """Needs `directory.manage`, and every permission that the group has or is to have. Replaces all values."""
-    return await groups.replace(database, caller, group_id, values)
+async def update_group(
+    database: Db,
+    caller: DirectoryManager,
+    group_id: GroupId,
+    values: GroupValues,
+    expected: IfMatch,
+    response: Response,
+) -> GroupView:
+    """Needs `directory.manage`, and every permission that the group has or is to have.
+
+    Replaces all values. Members are no part of them: they are added and removed one at a time, and `If-Match` does not
+    look at them.
+    """
+    return tagged(response, await groups.replace(database, caller, group_id, values, expected))
 
 
 @router.delete(
     "/{group_id}",
     summary="Delete a group",
     status_code=204,
-    responses=refusals("forbidden", "not_found", "in_use", "system_group"),
+    responses=refusals("forbidden", "not_found", "in_use", "system_group", "changed_meanwhile"),
 )
-async def delete_group(database: Db, temporal: Temporal, caller: DirectoryManager, group_id: GroupId) -> None:
+async def delete_group(
+    database: Db, temporal: Temporal, caller: DirectoryManager, group_id: GroupId, expected: IfMatch
+) -> None:
     """Needs `directory.manage`, and every permission that the group has.
 
     Refused while a template is for its members only (`allowed_group_ids`), since it would be for anyone. Templates
     that name it as approvers or for escalation go on without it; where nobody is left who could decide a pending
     request, the escalation group is asked, else the administrators.
     """
-    await temporal.reconcile(await groups.delete(database, caller, group_id))
+    await temporal.reconcile(await groups.delete(database, caller, group_id, expected))
 
 
 @router.get(

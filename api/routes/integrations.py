@@ -13,6 +13,7 @@ from api.authentication import TasksManager
 from api.problems import refusals
 from api.reading import Paging, Reading
 from api.resources import AppSettings, Db, Secrets
+from api.versions import IfMatch, tagged
 from db import deliveries, integrations
 from db.deliveries import DeliveryView
 from db.integrations import IntegrationView, NewIntegration, NewSigningSecret
@@ -22,7 +23,7 @@ from deliveries.samples import role_of, sample
 from deliveries.sending import send
 from domain.deliveries import Attempt, Contact
 from domain.errors import Invalid
-from domain.integrations import IntegrationValues, Role, Target
+from domain.integrations import IntegrationReplacement, IntegrationValues, Role, Target
 from settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -40,9 +41,11 @@ async def list_integrations(database: Db, _: TasksManager, position: Paging) -> 
 
 
 @router.get("/{integration_id}", summary="Get an integration", responses=refusals("forbidden", "not_found"))
-async def get_integration(database: Db, _: TasksManager, integration_id: IntegrationId) -> IntegrationView:
+async def get_integration(
+    database: Db, _: TasksManager, integration_id: IntegrationId, response: Response
+) -> IntegrationView:
     """Needs `tasks.manage`. One integration, without its secrets."""
-    return await integrations.get(database, integration_id)
+    return tagged(response, await integrations.get(database, integration_id))
 
 
 @router.post("", summary="Create an integration", status_code=201, responses=refusals("forbidden", "in_use"))
@@ -59,38 +62,46 @@ async def create_integration(
     made = await integrations.create(database, vault, values)
     _log.info("integration_created", integration_id=str(made.id), target=made.target.value, by=str(caller.id))
     response.headers["Location"] = f"/api/v1/integrations/{made.id}"
-    return made
+    return tagged(response, made)
 
 
 @router.put(
     "/{integration_id}",
     summary="Update an integration",
-    responses=refusals("forbidden", "not_found", "in_use"),
+    responses=refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
 )
-async def update_integration(
+async def update_integration(  # noqa: PLR0917 - what FastAPI brings
     database: Db,
     vault: Secrets,
     settings: AppSettings,
     caller: TasksManager,
     integration_id: IntegrationId,
-    values: IntegrationValues,
+    values: IntegrationReplacement,
+    expected: IfMatch,
+    response: Response,
 ) -> IntegrationView:
-    """Needs `tasks.manage`. Replaces all values. Secrets stay as they are, but for a `slack_url` that is given."""
+    """Needs `tasks.manage`.
+
+    Replaces all values. Secrets stay as they are, but for a `slack_url` that is given, and so does `enabled` where it
+    is left out.
+    """
     _check_urls(values, settings)
-    view = await integrations.replace(database, vault, integration_id, values)
+    view = await integrations.replace(database, vault, integration_id, values, expected)
     _log.info("integration_changed", integration_id=str(integration_id), by=str(caller.id))
-    return view
+    return tagged(response, view)
 
 
 @router.delete(
     "/{integration_id}",
     summary="Delete an integration",
     status_code=204,
-    responses=refusals("forbidden", "not_found"),
+    responses=refusals("forbidden", "not_found", "changed_meanwhile"),
 )
-async def delete_integration(database: Db, caller: TasksManager, integration_id: IntegrationId) -> None:
+async def delete_integration(
+    database: Db, caller: TasksManager, integration_id: IntegrationId, expected: IfMatch
+) -> None:
     """Needs `tasks.manage`. Its deliveries go with it; disable it to keep them."""
-    await integrations.delete(database, integration_id)
+    await integrations.delete(database, integration_id, expected)
     _log.info("integration_deleted", integration_id=str(integration_id), by=str(caller.id))
 
 
@@ -162,7 +173,7 @@ async def redeliver(
     return view
 
 
-def _check_urls(values: IntegrationValues, settings: Settings) -> None:
+def _check_urls(values: IntegrationReplacement, settings: Settings) -> None:
     """Say now what every attempt would say.
 
     Raises:

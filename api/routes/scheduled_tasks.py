@@ -15,6 +15,7 @@ from api.orchestrator import Orchestrator
 from api.problems import refusals
 from api.reading import Paging, Reading
 from api.resources import Db, Temporal
+from api.versions import IfMatch, tagged
 from db import run_history, runs, tasks
 from db.database import Database
 from db.paging import Page
@@ -44,9 +45,9 @@ async def list_tasks(database: Db, _: TasksReader, position: Paging) -> Page[Tas
 
 
 @router.get("/{task_id}", summary="Get a scheduled task", responses=refusals("forbidden", "not_found"))
-async def get_task(database: Db, _: TasksReader, task_id: TaskId) -> TaskView:
+async def get_task(database: Db, _: TasksReader, task_id: TaskId, response: Response) -> TaskView:
     """Needs `tasks.manage` or `access_requests.manage`. One scheduled task with its script."""
-    return await tasks.get(database, task_id)
+    return tagged(response, await tasks.get(database, task_id))
 
 
 @router.post("", summary="Create a scheduled task", status_code=201, responses=refusals("forbidden", "in_use"))
@@ -62,35 +63,47 @@ async def create_task(
     await temporal.keep_schedule(database, view.id)
     response.headers["Location"] = f"/api/v1/scheduled-tasks/{view.id}"
     _log.info("task_created", task_id=str(view.id), name=view.name, by=str(caller.id))
-    return view
+    return tagged(response, view)
 
 
-@router.put("/{task_id}", summary="Update a scheduled task", responses=refusals("forbidden", "not_found", "in_use"))
-async def update_task(
-    database: Db, temporal: Temporal, caller: TasksManager, task_id: TaskId, values: TaskValues
+@router.put(
+    "/{task_id}",
+    summary="Update a scheduled task",
+    responses=refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
+)
+async def update_task(  # noqa: PLR0917 - what FastAPI brings
+    database: Db,
+    temporal: Temporal,
+    caller: TasksManager,
+    task_id: TaskId,
+    values: TaskValues,
+    expected: IfMatch,
+    response: Response,
 ) -> TaskView:
-    """Needs `tasks.manage`. Replaces all values; whether it is paused stays.
+    """Needs `tasks.manage`. Replaces all values; whether it is paused stays, and `If-Match` does not look at it.
 
     Attempts that start from then on run the new script, those of earlier runs included.
     """
-    view = await tasks.replace(database, task_id, values)
+    view = await tasks.replace(database, task_id, values, expected)
     await temporal.keep_schedule(database, view.id)
     _log.info("task_changed", task_id=str(view.id), name=view.name, by=str(caller.id))
-    return view
+    return tagged(response, view)
 
 
 @router.delete(
     "/{task_id}",
     summary="Delete a scheduled task",
     status_code=204,
-    responses=refusals("forbidden", "not_found", "in_use"),
+    responses=refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
 )
-async def delete_task(database: Db, temporal: Temporal, caller: TasksManager, task_id: TaskId) -> None:
+async def delete_task(
+    database: Db, temporal: Temporal, caller: TasksManager, task_id: TaskId, expected: IfMatch
+) -> None:
     """Needs `tasks.manage`. Its runs stay with the requests that made them.
 
     Refused while a template or an integration fires it, or the approval of a pending request waits for it.
     """
-    await tasks.delete(database, task_id)
+    await tasks.delete(database, task_id, expected)
     await temporal.keep_schedule(database, task_id)
     _log.info("task_deleted", task_id=str(task_id), by=str(caller.id))
 

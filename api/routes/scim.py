@@ -13,6 +13,7 @@ from api.problems import scim_refusals
 from api.resources import Db, Temporal
 from api.scim import GROUPS, SERVICE, USERS, BaseUrl, Document, ScimDocument, Search, Shown
 from api.scim_documents import answers, takes
+from api.versions import IfMatch
 from db import scim as directory
 from domain.scim import User
 
@@ -132,7 +133,7 @@ async def get_scim_user(database: Db, _: DirectoryManager, url: BaseUrl, user_id
     "/Users/{user_id}",
     summary="Replace a User",
     tags=[_PEOPLE],
-    responses={**answers(200, "User"), **scim_refusals("forbidden", "not_found", "in_use")},
+    responses={**answers(200, "User"), **scim_refusals("forbidden", "not_found", "in_use", "changed_meanwhile")},
     openapi_extra=takes("UserRequest"),
 )
 async def replace_scim_user(  # noqa: PLR0917 - what FastAPI brings
@@ -143,6 +144,7 @@ async def replace_scim_user(  # noqa: PLR0917 - what FastAPI brings
     user_id: UserId,
     query: Shown,
     document: Document,
+    expected: IfMatch,
 ) -> Response:
     """Needs `directory.manage`, and every permission that the person and their service accounts have.
 
@@ -155,7 +157,7 @@ async def replace_scim_user(  # noqa: PLR0917 - what FastAPI brings
     def change(current: User) -> User:
         return replacement if says else replacement.model_copy(update={"active": current.active})
 
-    user, marked = await directory.change_user(database, caller, user_id, change)
+    user, marked = await directory.change_user(database, caller, user_id, change, expected)
     await temporal.reconcile(marked)
     return scim.changed(USERS, url, user, query)
 
@@ -164,7 +166,7 @@ async def replace_scim_user(  # noqa: PLR0917 - what FastAPI brings
     "/Users/{user_id}",
     summary="Change a User",
     tags=[_PEOPLE],
-    responses={**answers(200, "User"), **scim_refusals("forbidden", "not_found", "in_use")},
+    responses={**answers(200, "User"), **scim_refusals("forbidden", "not_found", "in_use", "changed_meanwhile")},
     openapi_extra=takes("PatchOp"),
 )
 async def patch_scim_user(  # noqa: PLR0917 - what FastAPI brings
@@ -175,6 +177,7 @@ async def patch_scim_user(  # noqa: PLR0917 - what FastAPI brings
     user_id: UserId,
     query: Shown,
     document: Document,
+    expected: IfMatch,
 ) -> Response:
     """Needs `directory.manage`, and every permission that the person and their service accounts have.
 
@@ -182,7 +185,7 @@ async def patch_scim_user(  # noqa: PLR0917 - what FastAPI brings
     """
     scim.parameters(USERS, query)
     change = scim.read_user_patch(document)
-    user, marked = await directory.change_user(database, caller, user_id, change)
+    user, marked = await directory.change_user(database, caller, user_id, change, expected)
     await temporal.reconcile(marked)
     return scim.changed(USERS, url, user, query)
 
@@ -192,15 +195,17 @@ async def patch_scim_user(  # noqa: PLR0917 - what FastAPI brings
     summary="Delete a User",
     status_code=204,
     tags=[_PEOPLE],
-    responses=scim_refusals("forbidden", "not_found"),
+    responses=scim_refusals("forbidden", "not_found", "changed_meanwhile"),
 )
-async def delete_scim_user(database: Db, temporal: Temporal, caller: DirectoryManager, user_id: UserId) -> Response:
+async def delete_scim_user(
+    database: Db, temporal: Temporal, caller: DirectoryManager, user_id: UserId, expected: IfMatch
+) -> Response:
     """Needs `directory.manage`, and every permission that the person and their service accounts have.
 
     Deactivates them at once, takes them out of all groups, and forgets their identities, sessions and tokens. History
     keeps the account, and SCIM clients see it no more.
     """
-    await temporal.reconcile(await directory.delete_user(database, caller, user_id))
+    await temporal.reconcile(await directory.delete_user(database, caller, user_id, expected))
     return Response(status_code=204)
 
 
@@ -250,7 +255,7 @@ async def get_scim_group(database: Db, _: DirectoryManager, url: BaseUrl, group_
     "/Groups/{group_id}",
     summary="Replace a Group",
     tags=[_GROUPS],
-    responses={**answers(200, "Group"), **scim_refusals("forbidden", "not_found", "in_use")},
+    responses={**answers(200, "Group"), **scim_refusals("forbidden", "not_found", "in_use", "changed_meanwhile")},
     openapi_extra=takes("GroupRequest"),
 )
 async def replace_scim_group(  # noqa: PLR0917 - what FastAPI brings
@@ -261,6 +266,7 @@ async def replace_scim_group(  # noqa: PLR0917 - what FastAPI brings
     group_id: GroupId,
     query: Shown,
     document: Document,
+    expected: IfMatch,
 ) -> Response:
     """Needs `directory.manage`, and every permission that the group has.
 
@@ -268,7 +274,7 @@ async def replace_scim_group(  # noqa: PLR0917 - what FastAPI brings
     """
     scim.parameters(GROUPS, query)
     replacement = scim.read_group(document, Context.RESOURCE_REPLACEMENT_REQUEST)
-    group, marked = await directory.change_group(database, caller, group_id, lambda _: replacement, None)
+    group, marked = await directory.change_group(database, caller, group_id, lambda _: replacement, None, expected)
     await temporal.reconcile(marked)
     return scim.changed(GROUPS, url, group, query)
 
@@ -278,7 +284,7 @@ async def replace_scim_group(  # noqa: PLR0917 - what FastAPI brings
     summary="Change a Group",
     status_code=204,
     tags=[_GROUPS],
-    responses={**answers(200, "Group"), **scim_refusals("forbidden", "not_found", "in_use")},
+    responses={**answers(200, "Group"), **scim_refusals("forbidden", "not_found", "in_use", "changed_meanwhile")},
     openapi_extra=takes("PatchOp"),
 )
 async def patch_scim_group(  # noqa: PLR0917 - what FastAPI brings
@@ -289,6 +295,7 @@ async def patch_scim_group(  # noqa: PLR0917 - what FastAPI brings
     group_id: GroupId,
     query: Shown,
     document: Document,
+    expected: IfMatch,
 ) -> Response:
     """Needs `directory.manage`, and every permission that the group has.
 
@@ -296,7 +303,7 @@ async def patch_scim_group(  # noqa: PLR0917 - what FastAPI brings
     """
     scim.parameters(GROUPS, query)
     change, named = scim.read_group_patch(document)
-    _, marked = await directory.change_group(database, caller, group_id, change, named)
+    _, marked = await directory.change_group(database, caller, group_id, change, named, expected)
     await temporal.reconcile(marked)
     if not query:
         return Response(status_code=204)
@@ -309,9 +316,11 @@ async def patch_scim_group(  # noqa: PLR0917 - what FastAPI brings
     summary="Delete a Group",
     status_code=204,
     tags=[_GROUPS],
-    responses=scim_refusals("forbidden", "not_found", "in_use"),
+    responses=scim_refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
 )
-async def delete_scim_group(database: Db, temporal: Temporal, caller: DirectoryManager, group_id: GroupId) -> Response:
+async def delete_scim_group(
+    database: Db, temporal: Temporal, caller: DirectoryManager, group_id: GroupId, expected: IfMatch
+) -> Response:
     """Needs `directory.manage`, and every permission that the group has. As `DELETE /api/v1/groups/{group_id}` does."""
-    await temporal.reconcile(await directory.delete_group(database, caller, group_id))
+    await temporal.reconcile(await directory.delete_group(database, caller, group_id, expected))
     return Response(status_code=204)

@@ -12,6 +12,7 @@ from api.authentication import TasksManager
 from api.problems import refusals
 from api.reading import Paging
 from api.resources import Db, Secrets
+from api.versions import IfMatch, tagged
 from db import secrets
 from db.paging import Page
 from db.secrets import SecretView
@@ -31,9 +32,9 @@ async def list_secrets(database: Db, _: TasksManager, position: Paging) -> Page[
 
 
 @router.get("/{secret_id}", summary="Get a secret", responses=refusals("forbidden", "not_found"))
-async def get_secret(database: Db, _: TasksManager, secret_id: SecretId) -> SecretView:
+async def get_secret(database: Db, _: TasksManager, secret_id: SecretId, response: Response) -> SecretView:
     """Needs `tasks.manage`. One secret without its value, which nobody can read back."""
-    return await secrets.get(database, secret_id)
+    return tagged(response, await secrets.get(database, secret_id))
 
 
 @router.post("", summary="Create a secret", status_code=201, responses=refusals("forbidden", "in_use"))
@@ -47,31 +48,39 @@ async def create_secret(
     view = await secrets.create(database, vault, values)
     response.headers["Location"] = f"/api/v1/secrets/{view.id}"
     _log.info("secret_created", secret_id=str(view.id), name=view.name, by=str(caller.id))
-    return view
+    return tagged(response, view)
 
 
-@router.put("/{secret_id}", summary="Update a secret", responses=refusals("forbidden", "not_found"))
-async def update_secret(
-    database: Db, vault: Secrets, caller: TasksManager, secret_id: SecretId, values: SecretChange
+@router.put(
+    "/{secret_id}", summary="Update a secret", responses=refusals("forbidden", "not_found", "changed_meanwhile")
+)
+async def update_secret(  # noqa: PLR0917 - what FastAPI brings
+    database: Db,
+    vault: Secrets,
+    caller: TasksManager,
+    secret_id: SecretId,
+    values: SecretChange,
+    expected: IfMatch,
+    response: Response,
 ) -> SecretView:
     """Needs `tasks.manage`. Sets what is given; unlike elsewhere, what is left out stays.
 
     Runs that start from then on read the new value.
     """
-    view = await secrets.change(database, vault, secret_id, values)
+    view = await secrets.change(database, vault, secret_id, values, expected)
     _log.info(
         "secret_changed", secret_id=str(view.id), name=view.name, value=values.value is not None, by=str(caller.id)
     )
-    return view
+    return tagged(response, view)
 
 
 @router.delete(
     "/{secret_id}",
     summary="Delete a secret",
     status_code=204,
-    responses=refusals("forbidden", "not_found", "in_use"),
+    responses=refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
 )
-async def delete_secret(database: Db, caller: TasksManager, secret_id: SecretId) -> None:
+async def delete_secret(database: Db, caller: TasksManager, secret_id: SecretId, expected: IfMatch) -> None:
     """Needs `tasks.manage`. Refused while a scheduled task names it in its `secret_names`."""
-    await secrets.delete(database, secret_id)
+    await secrets.delete(database, secret_id, expected)
     _log.info("secret_deleted", secret_id=str(secret_id), by=str(caller.id))

@@ -11,6 +11,7 @@ from api.authentication import RequestsManager
 from api.problems import refusals
 from api.reading import Paging
 from api.resources import AppSettings, Db
+from api.versions import IfMatch, tagged
 from db import templates
 from db.paging import Page
 from db.templates import TemplateView
@@ -28,9 +29,9 @@ async def list_templates(database: Db, position: Paging) -> Page[TemplateView]:
 
 
 @router.get("/{template_id}", summary="Get a template", responses=refusals("not_found"))
-async def get_template(database: Db, template_id: TemplateId) -> TemplateView:
+async def get_template(database: Db, template_id: TemplateId, response: Response) -> TemplateView:
     """One template with all its values."""
-    return await templates.get(database, template_id)
+    return tagged(response, await templates.get(database, template_id))
 
 
 @router.post("", summary="Create a template", status_code=201, responses=refusals("forbidden"))
@@ -43,31 +44,44 @@ async def create_template(
     """
     view = await templates.create(database, values, longest_mins=settings.max_duration_mins)
     response.headers["Location"] = f"/api/v1/access-request-templates/{view.id}"
-    return view
+    return tagged(response, view)
 
 
-@router.put("/{template_id}", summary="Update a template", responses=refusals("forbidden", "not_found"))
+@router.put(
+    "/{template_id}",
+    summary="Update a template",
+    responses=refusals("forbidden", "not_found", "changed_meanwhile"),
+)
 async def update_template(
-    database: Db, settings: AppSettings, _: RequestsManager, template_id: TemplateId, values: TemplateValues
+    database: Db,
+    settings: AppSettings,
+    _: RequestsManager,
+    template_id: TemplateId,
+    values: TemplateValues,
+    expected: IfMatch,
+    response: Response,
 ) -> TemplateView:
     """Needs `access_requests.manage`.
 
     Replaces all values: what is left out gets its default. `app_id` cannot be changed. Requests made before keep the
     values of their submission.
     """
-    return await templates.replace(database, template_id, values, longest_mins=settings.max_duration_mins)
+    view = await templates.replace(
+        database, template_id, values, longest_mins=settings.max_duration_mins, expected=expected
+    )
+    return tagged(response, view)
 
 
 @router.delete(
     "/{template_id}",
     summary="Delete a template",
     status_code=204,
-    responses=refusals("forbidden", "not_found", "template_in_use"),
+    responses=refusals("forbidden", "not_found", "template_in_use", "changed_meanwhile"),
 )
-async def delete_template(database: Db, _: RequestsManager, template_id: TemplateId) -> None:
+async def delete_template(database: Db, _: RequestsManager, template_id: TemplateId, expected: IfMatch) -> None:
     """Needs `access_requests.manage`.
 
     Refused while requests made from it are pending or grants last. Closed requests are kept, with the template's name
     and without its id.
     """
-    await templates.delete(database, template_id)
+    await templates.delete(database, template_id, expected)

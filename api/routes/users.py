@@ -11,13 +11,14 @@ from api.authentication import Caller, DirectoryManager, DirectoryReader
 from api.problems import refusals
 from api.reading import Paging
 from api.resources import Db, Temporal
+from api.versions import IfMatch, tagged
 from db import applications, claims, users
 from db.database import Database
 from db.paging import Page
 from db.users import HeldGroup, Me, UserView
 from domain.actors import Permission
 from domain.deciding import Person
-from domain.directory import UserValues
+from domain.directory import UserReplacement, UserValues
 from domain.errors import Forbidden
 from domain.text import FilterText
 
@@ -44,9 +45,9 @@ async def get_me(database: Db, caller: Caller) -> Me:
 
 
 @router.get("/{user_id}", summary="Get a user", responses=refusals("forbidden", "not_found"))
-async def get_user(database: Db, _: DirectoryReader, user_id: UserId) -> UserView:
+async def get_user(database: Db, _: DirectoryReader, user_id: UserId, response: Response) -> UserView:
     """Needs `directory.manage` or `access_requests.manage`."""
-    return await users.get(database, user_id)
+    return tagged(response, await users.get(database, user_id))
 
 
 @router.post("", summary="Create a user", status_code=201, responses=refusals("forbidden", "in_use"))
@@ -58,22 +59,33 @@ async def create_user(database: Db, _: DirectoryManager, values: UserValues, res
     """
     view = await users.create(database, values)
     response.headers["Location"] = f"/api/v1/users/{view.id}"
-    return view
+    return tagged(response, view)
 
 
-@router.put("/{user_id}", summary="Update a user", responses=refusals("forbidden", "not_found", "in_use"))
-async def update_user(
-    database: Db, temporal: Temporal, caller: DirectoryManager, user_id: UserId, values: UserValues
+@router.put(
+    "/{user_id}",
+    summary="Update a user",
+    responses=refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
+)
+async def update_user(  # noqa: PLR0917 - what FastAPI brings
+    database: Db,
+    temporal: Temporal,
+    caller: DirectoryManager,
+    user_id: UserId,
+    values: UserReplacement,
+    expected: IfMatch,
+    response: Response,
 ) -> UserView:
     """Needs `directory.manage`, and every permission that the user and their service accounts have.
 
     Replaces all values; `owner_id` cannot be changed. `active: false` counts at once: tokens stop working, claims and
     votes are gone, pending requests are cancelled, grants end, and the service accounts of the user are deactivated
-    too. People are not deleted, since history names them.
+    too. Left out, it stays as it is: only `active: true` activates again. People are not deleted, since history names
+    them.
     """
-    view, marked = await users.replace(database, caller, user_id, values)
+    view, marked = await users.replace(database, caller, user_id, values, expected)
     await temporal.reconcile(marked)
-    return view
+    return tagged(response, view)
 
 
 @router.get("/{user_id}/groups", summary="List a user's groups", responses=refusals("forbidden", "not_found"))

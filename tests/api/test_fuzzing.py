@@ -35,9 +35,9 @@ algorithms = []
 [checks]
 # A schema cannot say which ids there are, which cursors were given out, or which values go together (422); that what
 # it allows is understood at all (no 400, 405, 413, 415) is left to check.
-positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 422]
+positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 412, 422]
 # The default, and 413 for what is too large by its schema already.
-negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 409, 413, 415, 422]
+negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 409, 412, 413, 415, 422]
 
 [[operations]]
 # To the framework it is one of /users/{user_id}, with the methods of that path and an id that is refused (422).
@@ -49,7 +49,7 @@ checks.allow_header_conformance.enabled = false
 # What SCIM clients send is read as RFC 7644 has it: names in any case, true as a text, the unknown ignored.
 include-path-regex = "^/scim/"
 checks.negative_data_rejection.enabled = false
-checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 412]
 """
 
 # Whose token a call has where the caller of the run could not get anywhere.

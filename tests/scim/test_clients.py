@@ -55,6 +55,7 @@ class TestOkta:
         assert [each["id"] for each in found["Resources"]] == [made["id"]]
         whole = {**made, "name": {"givenName": "Isaac", "familyName": "Brook"}, "displayName": "Isaac Brook"}
         status, replaced = await self._send(provider, "PUT", here, {**whole, "groups": [], "locale": "en-US"})
+        assert replaced["meta"].pop("version") != whole["meta"].pop("version")
         assert (status, replaced) == (200, whole)
 
         # A group that is pushed, renamed, filled and emptied.

@@ -310,7 +310,9 @@ class TestReplace:
         sent = user("diana", externalId="00u2", name={"givenName": "Diana"}, displayName="Diana F.")
         answer = await provider.send("PUT", f"/Users/{made['id']}", sent)
         assert answer.status_code == 200, answer.text
-        assert answer.json() == {**sent, "id": made["id"], "meta": made["meta"]}
+        version = answer.headers["etag"]
+        assert version != made["meta"]["version"]
+        assert answer.json() == {**sent, "id": made["id"], "meta": {**made["meta"], "version": version}}
         account = await _account(house, made["id"])
         assert (account["email"], account["name"]) == ("diana@example.com", "Diana F.")
 
@@ -367,7 +369,9 @@ class TestPatch:
         made = await provider.make("dana")
         answer = await provider.patch(f"/Users/{made['id']}", operation)
         assert answer.status_code == 200, answer.text
-        expected = {key: value for key, value in {**made, **changed}.items() if value is not None}
+        meta = {**made["meta"], "version": answer.headers["etag"]}
+        assert (meta == made["meta"]) == (not {key for key in changed if made.get(key) != changed[key]})
+        expected = {key: value for key, value in {**made, **changed, "meta": meta}.items() if value is not None}
         assert answer.json() == expected
         assert await provider.get(f"/Users/{made['id']}") == expected
 

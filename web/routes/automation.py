@@ -30,6 +30,7 @@ from domain.events import Event
 from domain.integrations import IntegrationValues, Role, Target
 from domain.secrets import NewSecret, SecretChange
 from domain.tasks import RUN_OVER, Language, ScheduleType, TaskValues
+from domain.versions import ANY_VERSION
 from web import reading
 from web.authentication import Form
 from web.rendering import by_field
@@ -112,7 +113,7 @@ async def edit_task(visit: Visit, _: TasksManager, db: Db, task_id: UUID) -> Res
 async def change_task(visit: Visit, _: TasksManager, db: Db, temporal: Temporal, sent: Form, task_id: UUID) -> Response:
     """Set every value of a task."""
     try:
-        await task_routes.update_task(db, temporal, visit.person, task_id, _task_values(sent))
+        await task_routes.update_task(db, temporal, visit.person, task_id, _task_values(sent), ANY_VERSION, Response())
     except AccessError as error:
         return await _editor(visit, db, await tasks.get(db, task_id), _told(error), sent)
     return visit.back(f"/admin/tasks/{task_id}", "Saved. What starts from now on runs the new script.")
@@ -143,7 +144,7 @@ async def do_with_task(
                 await task_routes.resume_task(db, temporal, visit.person, task_id)
                 said = "It runs at its times again."
             case "delete":
-                await task_routes.delete_task(db, temporal, visit.person, task_id)
+                await task_routes.delete_task(db, temporal, visit.person, task_id, ANY_VERSION)
                 back, said = "/admin/tasks", "The task is deleted. Its runs stay with the requests that made them."
             case _:
                 raise Invalid(("", "there is no such button"))
@@ -271,7 +272,9 @@ async def change_integration(
     """Set every value; secrets stay, but for a Slack URL that is given."""
     try:
         values = _integration_values(sent)
-        await integration_routes.update_integration(db, vault, settings, visit.person, integration_id, values)
+        await integration_routes.update_integration(
+            db, vault, settings, visit.person, integration_id, values, ANY_VERSION, Response()
+        )
     except AccessError as error:
         return await _integration_form(visit, db, await integrations.get(db, integration_id), _told(error), sent)
     return visit.back(f"/admin/integrations/{integration_id}", "Saved.")
@@ -302,7 +305,7 @@ async def do_with_integration(  # noqa: PLR0917 - what its routes of the API nee
                 made = await integration_routes.rotate_integration_secret(db, vault, visit.person, integration_id)
                 return await _integration(visit, db, connection, integration_id, Position(), secret=made.signing_secret)
             case "delete":
-                await integration_routes.delete_integration(db, visit.person, integration_id)
+                await integration_routes.delete_integration(db, visit.person, integration_id, ANY_VERSION)
                 return visit.back("/admin/integrations", "The integration is deleted, with its deliveries.")
             case _:
                 raise Invalid(("", "there is no such button"))
@@ -421,10 +424,10 @@ async def do_with_secret(
     back = "/admin/secrets"
     try:
         if step == "delete":
-            await secret_routes.delete_secret(db, visit.person, secret_id)
+            await secret_routes.delete_secret(db, visit.person, secret_id, ANY_VERSION)
             return visit.back(back, "The secret is deleted.")
         change = SecretChange.model_validate({"value": _secret_value(sent)})
-        view = await secret_routes.update_secret(db, vault, visit.person, secret_id, change)
+        view = await secret_routes.update_secret(db, vault, visit.person, secret_id, change, ANY_VERSION, Response())
     except ValidationError:
         return visit.back(back, "A secret has 1 to 32,768 characters; nothing was changed.", "problem")
     except AccessError as error:

@@ -18,7 +18,7 @@ from db import applications, groups, people, users
 from db.database import Database
 from db.paging import LARGEST_LIMIT, Position
 from domain.actors import Permission
-from domain.directory import ApplicationValues, GroupValues, MappingValues, UserValues
+from domain.directory import ApplicationValues, GroupValues, MappingValues, UserReplacement, UserValues
 from domain.errors import AccessError, Invalid
 from domain.text import FilterText
 from web import reading
@@ -227,15 +227,16 @@ async def change_person(
 ) -> Response:
     """Set its values; deactivate, or the other way round."""
     before = await users.get(db, user_id)
-    active = {"deactivate": False, "activate": True}.get(reading.text(sent, "do"), before.active)
+    # Only these buttons say whether the account is active: it may have been deactivated since the page was shown.
+    active = {"deactivate": False, "activate": True}.get(reading.text(sent, "do"))
     shown = {"email": before.email, "name": before.name} if "email" not in sent else _found(sent, "email", "name")
     try:
-        values = _checked(UserValues, {**shown, "active": active, "owner_id": before.owner_id})
+        values = _checked(UserReplacement, {**shown, "active": active, "owner_id": before.owner_id})
         view, marked = await users.replace(db, visit.person, user_id, values)
         await temporal.reconcile(marked)
     except AccessError as error:
         return await _person(visit, db, user_id, _told(error, ""), sent)
-    said = "Saved." if active == before.active else f"{view.name} is {'active again' if active else 'deactivated'}."
+    said = "Saved." if active is None else f"{view.name} is {'active again' if active else 'deactivated'}."
     return visit.back(f"/admin/people/{user_id}", said)
 
 
