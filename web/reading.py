@@ -20,14 +20,54 @@ def text(sent: FormData, name: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def lines(sent: FormData, name: str) -> str:
-    """The value of a field of several lines. Browsers send CR LF at line ends (HTML, form submission)."""
-    return text(sent, name).replace("\r\n", "\n")
+def content(sent: FormData, name: str, stored: str = "") -> str:
+    """Return the value of a field that holds content, exactly as it was typed, with LF at line ends.
+
+    Browsers send every line break as CR LF (HTML, form submission), so that a form cannot tell them apart.
+
+    Args:
+        sent: the form.
+        name: the field.
+        stored: the value that the field was filled with; returned as it is where the field was not changed.
+    """
+    value = sent.get(name)
+    typed = value.replace("\r\n", "\n") if isinstance(value, str) else ""
+    return stored if typed == stored.replace("\r\n", "\n").replace("\r", "\n") else typed
 
 
 def values(sent: FormData, name: str) -> list[str]:
     """All values of a field that may be chosen several times."""
     return [value for value in sent.getlist(name) if isinstance(value, str) and value]
+
+
+def pressed(sent: FormData) -> str:
+    """Return what the button that sent a form asks for: `save`, or a step that only changes the form.
+
+    The first button of a form is the one that the Enter key presses. In an editor with pickers it is called `enter`:
+    it searches where a picker's search has changed, and saves otherwise.
+    """
+    step = text(sent, "do") or "save"
+    if step != "enter":
+        return step
+    searches = [name.removeprefix("find.") for name in sent if name.startswith("find.")]
+    return "find" if any(text(sent, f"find.{name}") != text(sent, f"sought.{name}") for name in searches) else "save"
+
+
+def sought(sent: FormData | None, name: str) -> str:
+    """Return what is searched for in the picker of a field; nothing in a form that is opened."""
+    return "" if sent is None else text(sent, f"find.{name}")
+
+
+def moved(chosen: list[str], step: str, name: str) -> list[str]:
+    """Return `chosen` after a step `up:NAME:VALUE` or `down:NAME:VALUE`; any other step changes nothing."""
+    verb, _, rest = step.partition(":")
+    of, _, value = rest.partition(":")
+    if verb not in {"up", "down"} or of != name or value not in chosen:
+        return chosen
+    at = chosen.index(value)
+    others = [each for each in chosen if each != value]
+    others.insert(max(at - 1, 0) if verb == "up" else at + 1, value)
+    return others
 
 
 def from_day(first: date | None) -> datetime | None:

@@ -82,11 +82,11 @@ async def test_a_form_that_lacks_something_says_so_beside_it_and_keeps_the_rest(
     for field in ("justification", "duration", ids["Rules"]):
         assert f'id="{field}-error"' in answer.text
     assert "INC-1" in answer.text
-    assert "<option selected>production" in answer.text
+    assert '<option value="production" selected>production' in answer.text
     assert answer.text.count(" checked") >= 2
     assert "<script>alert" not in answer.text
     assert "&lt;script&gt;alert(1)" in answer.text
-    assert "49" not in said.replace("249", "")
+    assert "{{ 7*7 }}" in said
 
 
 async def test_an_answer_that_does_not_fit_is_told_at_its_question(office: _Office) -> None:

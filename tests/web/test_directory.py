@@ -38,11 +38,18 @@ async def test_an_application_is_made_changed_given_claims_and_deleted(house: Ho
     refused = shown(await root.follow(await root.post(f"{here}/delete")))
     assert "mapping" in refused
     group = await house.group(f"group {mark}")
-    for step, said in (("attach", "Its members get the claim from now on."), ("detach", "do not get the claim")):
-        answer = await root.post(f"{here}/mappings/{mapping_id}/{step}", {"group_id": str(group.id)})
+    for step, sent, said in (
+        ("attach", {"group": group.name.upper()}, "Its members get the claim from now on."),
+        ("detach", {"group_id": str(group.id)}, "do not get the claim"),
+    ):
+        answer = await root.post(f"{here}/mappings/{mapping_id}/{step}", sent)
         assert said in shown(await root.follow(answer))
-    none = await root.follow(await root.post(f"{here}/mappings/{mapping_id}/attach", {"group_id": ""}))
+    none = await root.post(f"{here}/mappings/{mapping_id}/attach", {"group": ""})
+    assert none.status_code == 422
     assert "Choose a group first." in shown(none)
+    part = await root.post(f"{here}/mappings/{mapping_id}/attach", {"group": mark})
+    assert f"There is no group “{mark}”" in shown(part)
+    assert f'<option value="{group.name}">' in part.text
     assert (await root.post(f"{here}/mappings/{mapping_id}/delete")).status_code == 303
     assert "The application is deleted." in shown(await root.follow(await root.post(f"{here}/delete")))
 

@@ -81,7 +81,7 @@ async def test_every_value_is_set_and_comes_back_into_the_editor(
     assert not view.require_justification
     assert [field.options for field in view.custom_fields] == [["SEV 1", "SEV 2"], []]
     editor = await root.get(f"/admin/templates/{view.id}")
-    for text in ('value="1h, 1h30m, 1d"', 'value="45m"', "SEV 1\nSEV 2", 'value="INC-1"'):
+    for text in ('value="1h, 1h30m, 1d"', 'value="45m"', "SEV 1\nSEV 2", "\nINC-1</textarea>"):
         assert text in editor.text
     # Saved as it stands, it stays what it is.
     again = {**filled, "q0.id": view.custom_fields[0].key, "q1.id": view.custom_fields[1].key}
@@ -158,7 +158,7 @@ async def test_questions_are_added_removed_and_moved_without_storing_anything(
 async def test_the_preview_is_the_form_that_people_will_see(root: Visitor, filled: dict[str, Any]) -> None:
     answer = await root.post("/admin/templates/new", filled | {"do": "preview", "q1.label": "<i>Ticket</i>"})
     preview = answer.text.partition('id="preview"')[2]
-    assert "<option>SEV 2" in preview
+    assert '<option value="SEV 2">SEV 2' in preview
     assert "&lt;i&gt;Ticket&lt;/i&gt;" in preview
 
 

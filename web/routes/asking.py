@@ -129,7 +129,7 @@ def _submission(offer: Offer, sent: FormData) -> Submission:
             {
                 "template_id": offer.id,
                 "requested_duration_mins": _minutes(sent),
-                "justification": reading.lines(sent, "justification"),
+                "justification": reading.content(sent, "justification"),
                 "custom_answers": {
                     field.key: _answer(field.type, f"field.{field.key}", sent) for field in offer.custom_fields
                 },
@@ -153,7 +153,5 @@ def _answer(kind: FieldType, name: str, sent: FormData) -> str | list[str] | boo
             return name in sent
         case FieldType.MULTI_SELECT:
             return [value for value in sent.getlist(name) if isinstance(value, str)] or None
-        case FieldType.TEXTAREA:
-            return reading.lines(sent, name) or None
-        case FieldType.TEXT | FieldType.SELECT:
-            return reading.text(sent, name) or None
+        case FieldType.TEXT | FieldType.TEXTAREA | FieldType.SELECT:
+            return reading.content(sent, name) or None

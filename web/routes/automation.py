@@ -19,12 +19,12 @@ from api.resources import AppSettings, Db, Secrets, Temporal
 from api.routes import integrations as integration_routes
 from api.routes import scheduled_tasks as task_routes
 from api.routes import secrets as secret_routes
-from db import applications, deliveries, integrations, run_history, secrets, tasks, templates
+from db import deliveries, integrations, run_history, secrets, tasks
+from db.choices import Source
 from db.database import Connection, Database
 from db.integrations import IntegrationView
-from db.paging import LARGEST_LIMIT, Position
+from db.paging import Position
 from db.tasks import TaskView
-from domain.actors import Permission
 from domain.errors import AccessError, Invalid, OrchestratorUnavailable
 from domain.events import Event
 from domain.integrations import IntegrationValues, Role, Target
@@ -33,6 +33,7 @@ from domain.tasks import RUN_OVER, Language, ScheduleType, TaskValues
 from domain.versions import ANY_VERSION
 from web import reading
 from web.authentication import Form
+from web.choosing import Picker, picker
 from web.rendering import by_field
 from web.resources import Visit, Visitor
 
@@ -40,7 +41,6 @@ router = APIRouter(prefix="/admin")
 
 Errors = dict[str, str]
 
-_CHOICES: Final = Position(LARGEST_LIMIT)
 _NOTHING: Final[Errors] = {}
 _NUMBERS: Final = ("interval_seconds", "max_retries", "timeout_seconds")
 
@@ -66,7 +66,9 @@ async def new_task(visit: Visit, _: TasksManager, db: Db) -> Response:
 
 @router.post("/tasks/new")
 async def create_task(visit: Visit, _: TasksManager, db: Db, temporal: Temporal, sent: Form) -> Response:
-    """Make a task."""
+    """Make a task; or, with a picker's button, change the form."""
+    if reading.pressed(sent) != "save":
+        return await _editor(visit, db, None, sent=sent)
     try:
         view = await task_routes.create_task(db, temporal, visit.person, _task_values(sent), Response())
     except AccessError as error:
@@ -111,11 +113,15 @@ async def edit_task(visit: Visit, _: TasksManager, db: Db, task_id: UUID) -> Res
 
 @router.post("/tasks/{task_id}/edit")
 async def change_task(visit: Visit, _: TasksManager, db: Db, temporal: Temporal, sent: Form, task_id: UUID) -> Response:
-    """Set every value of a task."""
+    """Set every value of a task; or, with a picker's button, change the form."""
+    view = await tasks.get(db, task_id)
+    if reading.pressed(sent) != "save":
+        return await _editor(visit, db, view, sent=sent)
     try:
-        await task_routes.update_task(db, temporal, visit.person, task_id, _task_values(sent), ANY_VERSION, Response())
+        values = _task_values(sent, view)
+        await task_routes.update_task(db, temporal, visit.person, task_id, values, ANY_VERSION, Response())
     except AccessError as error:
-        return await _editor(visit, db, await tasks.get(db, task_id), _told(error), sent)
+        return await _editor(visit, db, view, _told(error), sent)
     return visit.back(f"/admin/tasks/{task_id}", "Saved. What starts from now on runs the new script.")
 
 
@@ -159,12 +165,12 @@ async def run(visit: Visit, _: TasksReader, connection: Reading, task_id: UUID, 
     return await visit.show("admin_run.html", run=await run_history.get(connection, task_id, run_id))
 
 
-def _task_values(sent: FormData) -> TaskValues:
+def _task_values(sent: FormData, before: TaskView | None = None) -> TaskValues:
     found: dict[str, Any] = {
         "name": reading.text(sent, "name"),
-        "description": reading.lines(sent, "description"),
+        "description": reading.content(sent, "description", before.description if before else ""),
         "language": reading.text(sent, "language") or None,
-        "script": reading.lines(sent, "script"),
+        "script": reading.content(sent, "script", before.script if before else ""),
         "schedule_type": reading.text(sent, "schedule_type"),
         "cron": reading.text(sent, "cron") or None,
         "time_zone": reading.text(sent, "time_zone") or "UTC",
@@ -207,6 +213,7 @@ async def _editor(
             "network": "network" in sent,
         }
         given["secret_names"] = reading.values(sent, "secret_names")
+    sought = reading.sought(sent, "secret_names")
     return await visit.show(
         "admin_task_editor.html",
         status=422 if errors else 200,
@@ -215,7 +222,7 @@ async def _editor(
         errors=errors,
         languages=list(Language),
         schedules=list(ScheduleType),
-        secrets=(await secrets.list_secrets(db, _CHOICES)).items if visit.person.holds(Permission.TASKS) else [],
+        secrets=await picker(db, Source.SECRETS, "secret_names", given["secret_names"], sought),
     )
 
 
@@ -238,7 +245,9 @@ async def new_integration(visit: Visit, _: TasksManager, db: Db) -> Response:
 async def create_integration(
     visit: Visit, _: TasksManager, db: Db, vault: Secrets, settings: AppSettings, sent: Form
 ) -> Response:
-    """Make an integration; a webhook's signing secret is shown this once."""
+    """Make an integration, whose signing secret is shown this once; or, with a picker's button, change the form."""
+    if reading.pressed(sent) != "save":
+        return await _integration_form(visit, db, None, sent=sent)
     try:
         made = await integration_routes.create_integration(
             db, vault, settings, visit.person, _integration_values(sent), Response()
@@ -269,7 +278,9 @@ async def edit_integration(visit: Visit, _: TasksManager, db: Db, integration_id
 async def change_integration(
     visit: Visit, _: TasksManager, db: Db, vault: Secrets, settings: AppSettings, sent: Form, integration_id: UUID
 ) -> Response:
-    """Set every value; secrets stay, but for a Slack URL that is given."""
+    """Set every value but for secrets that are not given; or, with a picker's button, change the form."""
+    if reading.pressed(sent) != "save":
+        return await _integration_form(visit, db, await integrations.get(db, integration_id), sent=sent)
     try:
         values = _integration_values(sent)
         await integration_routes.update_integration(
@@ -352,6 +363,11 @@ async def _integration_form(
             "enabled": "enabled" in sent,
         }
         given |= {name: reading.values(sent, name) for name in ("events", "roles")}
+
+    async def pick(source: Source, name: str) -> Picker:
+        chosen = given.get(name)
+        return await picker(db, source, name, [str(chosen)] if chosen else [], reading.sought(sent, name))
+
     return await visit.show(
         "admin_integration_form.html",
         status=422 if errors else 200,
@@ -361,9 +377,9 @@ async def _integration_form(
         targets=list(Target),
         events=list(Event),
         roles=list(Role),
-        templates=(await templates.list_templates(db, _CHOICES)).items,
-        applications=(await applications.list_applications(db, _CHOICES)).items,
-        tasks=(await tasks.list_tasks(db, _CHOICES)).items,
+        templates=await pick(Source.TEMPLATES, "template_id"),
+        applications=await pick(Source.APPLICATIONS, "app_id"),
+        tasks=await pick(Source.TASKS, "task_id"),
     )
 
 
@@ -406,8 +422,8 @@ async def secret_list(visit: Visit, _: TasksManager, db: Db, position: Paging) -
 async def create_secret(visit: Visit, _: TasksManager, db: Db, vault: Secrets, sent: Form) -> Response:
     """Make a secret."""
     try:
-        found = {"name": reading.text(sent, "name"), "description": reading.lines(sent, "description")}
-        values = NewSecret.model_validate({**found, "value": _secret_value(sent)})
+        found = {"name": reading.text(sent, "name"), "description": reading.content(sent, "description")}
+        values = NewSecret.model_validate({**found, "value": reading.content(sent, "value")})
         await secret_routes.create_secret(db, vault, visit.person, values, Response())
     except ValidationError as error:
         return await _secrets(visit, db, Position(), by_field(reading.invalid(error)), sent)
@@ -426,19 +442,13 @@ async def do_with_secret(
         if step == "delete":
             await secret_routes.delete_secret(db, visit.person, secret_id, ANY_VERSION)
             return visit.back(back, "The secret is deleted.")
-        change = SecretChange.model_validate({"value": _secret_value(sent)})
+        change = SecretChange.model_validate({"value": reading.content(sent, "value")})
         view = await secret_routes.update_secret(db, vault, visit.person, secret_id, change, ANY_VERSION, Response())
     except ValidationError:
         return visit.back(back, "A secret has 1 to 32,768 characters; nothing was changed.", "problem")
     except AccessError as error:
         return visit.back(back, error.detail, "problem")
     return visit.back(back, f"{view.name} has another value. Runs that start from now on read it.")
-
-
-def _secret_value(sent: FormData) -> str:
-    # As it was typed, blanks included.
-    value = sent.get("value")
-    return value.replace("\r\n", "\n") if isinstance(value, str) else ""
 
 
 async def _secrets(

@@ -57,7 +57,7 @@ async def detail(visit: Visit, db: Db, request_id: UUID) -> Response:
 async def say(visit: Visit, db: Db, sent: Form, request_id: UUID) -> Response:
     """Add to the discussion."""
     try:
-        message = NewMessage(body=reading.lines(sent, "body"))
+        message = NewMessage(body=reading.content(sent, "body"))
     except ValidationError:
         errors = {"body": "Write something first, of at most 10,000 characters."}
         return await _detail(visit, db, request_id, status=422, errors=errors, given=sent)
@@ -74,7 +74,7 @@ async def decide(visit: Visit, db: Db, temporal: Temporal, sent: Form, request_i
         raise NotFound("There is nothing at this address.")
     back = local(reading.text(sent, "back") or f"/requests/{request_id}")
     try:
-        comment = _COMMENT.validate_python(reading.lines(sent, "comment"))
+        comment = _COMMENT.validate_python(reading.content(sent, "comment"))
         taken = await lifecycle.take(db, temporal, Step(request_id, _ACTIONS[action], visit.person, comment))
     except ValidationError:
         return visit.back(back, "The comment is longer than 10,000 characters; nothing was decided.", "problem")

@@ -14,9 +14,10 @@ from starlette.responses import Response
 from api.authentication import DirectoryManager, DirectoryReader
 from api.reading import Paging
 from api.resources import Db, Temporal
-from db import applications, groups, people, users
+from db import applications, choices, groups, people, users
+from db.choices import Source
 from db.database import Database
-from db.paging import LARGEST_LIMIT, Position
+from db.paging import Position
 from domain.actors import Permission
 from domain.directory import ApplicationValues, GroupValues, MappingValues, UserReplacement, UserValues
 from domain.errors import AccessError, Invalid
@@ -31,8 +32,8 @@ router = APIRouter(prefix="/admin")
 Values = TypeVar("Values", bound=BaseModel)
 Errors = dict[str, str]
 
-_CHOICES: Final = Position(LARGEST_LIMIT)
 _NOTHING: Final[Errors] = {}
+_FIRST_PAGE: Final = Position()
 
 Sought = Annotated[FilterText, Query(alias="q")]
 
@@ -49,8 +50,16 @@ def _told(error: AccessError, field: str = "name") -> Errors:
     return by_field(error) if isinstance(error, Invalid) else {field: error.detail}
 
 
-def _found(sent: FormData, *names: str) -> dict[str, str]:
-    return {name: reading.lines(sent, name) for name in names}
+def _described(sent: FormData, before: ApplicationValues | GroupValues | None = None) -> dict[str, str]:
+    """Return name and description as a form says them; `before` is what it was filled with."""
+    return {
+        "name": reading.text(sent, "name"),
+        "description": reading.content(sent, "description", before.description if before else ""),
+    }
+
+
+def _account(sent: FormData) -> dict[str, str]:
+    return {name: reading.text(sent, name) for name in ("email", "name")}
 
 
 # Applications
@@ -66,7 +75,7 @@ async def application_list(visit: Visit, _: DirectoryReader, db: Db, position: P
 async def create_application(visit: Visit, _: DirectoryManager, db: Db, sent: Form) -> Response:
     """Make an application."""
     try:
-        values = _checked(ApplicationValues, _found(sent, "name", "description"))
+        values = _checked(ApplicationValues, _described(sent))
         view = await applications.create_application(db, values)
     except AccessError as error:
         return await _applications(visit, db, Position(), _told(error), sent)
@@ -87,16 +96,17 @@ async def _applications(
 
 
 @router.get("/applications/{app_id}")
-async def application(visit: Visit, _: DirectoryReader, db: Db, app_id: UUID) -> Response:
+async def application(visit: Visit, _: DirectoryReader, db: Db, position: Paging, app_id: UUID) -> Response:
     """One application with its mappings."""
-    return await _application(visit, db, app_id)
+    return await _application(visit, db, app_id, position=position)
 
 
 @router.post("/applications/{app_id}")
 async def change_application(visit: Visit, _: DirectoryManager, db: Db, sent: Form, app_id: UUID) -> Response:
     """Set its values."""
     try:
-        values = _checked(ApplicationValues, _found(sent, "name", "description"))
+        before = await applications.get_application(db, app_id)
+        values = _checked(ApplicationValues, _described(sent, before))
         await applications.replace_application(db, app_id, values)
     except AccessError as error:
         return await _application(visit, db, app_id, errors=_told(error), given=sent)
@@ -138,17 +148,23 @@ async def create_mapping(visit: Visit, _: DirectoryManager, db: Db, sent: Form, 
 async def change_mapping(
     visit: Visit, _: DirectoryManager, db: Db, sent: Form, app_id: UUID, mapping_id: UUID, step: str
 ) -> Response:
-    """Delete a mapping, or give it to a group, or take it away."""
+    """Delete a mapping, give it to the group of a name, or take it from the group of an id."""
     back = f"/admin/applications/{app_id}"
     if step == "delete":
         return await _done(visit, lambda: applications.delete_mapping(db, mapping_id), "The mapping is deleted.", back)
-    try:
-        group_id = UUID(reading.text(sent, "group_id"))
-    except ValueError:
-        return visit.back(back, "Choose a group first.", "problem")
     if step == "detach":
+        try:
+            held_by = UUID(reading.text(sent, "group_id"))
+        except ValueError:
+            return visit.back(back, "There is no such group.", "problem")
         said = "Its members do not get the claim any more."
-        return await _done(visit, lambda: applications.detach(db, mapping_id, group_id), said, back)
+        return await _done(visit, lambda: applications.detach(db, mapping_id, held_by), said, back)
+    name = reading.text(sent, "group")
+    group_id = await choices.by_name(db, Source.GROUPS, name)
+    if group_id is None:
+        wrong = f"There is no group “{name}”: choose one whose name contains it, or type another part." if name else ""
+        errors = {f"group.{mapping_id}": wrong or "Choose a group first."}
+        return await _application(visit, db, app_id, errors=errors, given=sent)
     said = "Its members get the claim from now on."
     return await _done(visit, lambda: applications.attach(db, mapping_id, group_id), said, back)
 
@@ -158,17 +174,22 @@ async def _application(
     db: Database,
     app_id: UUID,
     *,
+    position: Position = _FIRST_PAGE,
     errors: Errors = _NOTHING,
     given: FormData | None = None,
     secret: str | None = None,
 ) -> Response:
     view = await applications.get_application(db, app_id)
+    mappings = await applications.list_mappings(db, position, app_id=app_id)
+    attached = {group_id for mapping in mappings.items for group_id in mapping.group_ids}
+    sought = reading.text(given, "group") if given is not None else ""
     return await visit.show(
         "admin_application.html",
         status=422 if errors else 200,
         application=view,
-        mappings=(await applications.list_mappings(db, _CHOICES, app_id=app_id)).items,
-        groups=sorted((await groups.list_groups(db, _CHOICES)).items, key=lambda each: each.name.lower()),
+        mappings=mappings,
+        group_names=await choices.names(db, Source.GROUPS, list(attached)),
+        offered=(await choices.choices(db, Source.GROUPS, sought=sought)).others,
         errors=errors,
         given=given or {},
         secret=secret,
@@ -189,7 +210,7 @@ async def create_person(visit: Visit, _: DirectoryManager, db: Db, sent: Form) -
     """Make an account, of a person or for a program of somebody's."""
     try:
         owner = reading.text(sent, "owner")
-        values = {**_found(sent, "email", "name"), "owner_id": await _id_of(db, owner, "owner") if owner else None}
+        values = {**_account(sent), "owner_id": await _id_of(db, owner, "owner") if owner else None}
         view = await users.create(db, _checked(UserValues, values))
     except AccessError as error:
         return await _people(visit, db, Position(), "", _told(error, "email"), sent)
@@ -229,7 +250,7 @@ async def change_person(
     before = await users.get(db, user_id)
     # Only these buttons say whether the account is active: it may have been deactivated since the page was shown.
     active = {"deactivate": False, "activate": True}.get(reading.text(sent, "do"))
-    shown = {"email": before.email, "name": before.name} if "email" not in sent else _found(sent, "email", "name")
+    shown = {"email": before.email, "name": before.name} if "email" not in sent else _account(sent)
     try:
         values = _checked(UserReplacement, {**shown, "active": active, "owner_id": before.owner_id})
         view, marked = await users.replace(db, visit.person, user_id, values)
@@ -310,7 +331,8 @@ async def one_group(visit: Visit, _: DirectoryReader, db: Db, position: Paging, 
 async def change_group(visit: Visit, _: DirectoryManager, db: Db, sent: Form, group_id: UUID) -> Response:
     """Set its values."""
     try:
-        await groups.replace(db, visit.person, group_id, _checked(GroupValues, _group_values(sent)))
+        values = _group_values(sent, await groups.get(db, group_id))
+        await groups.replace(db, visit.person, group_id, _checked(GroupValues, values))
     except AccessError as error:
         return await _group(visit, db, group_id, Position(), _told(error), sent)
     return visit.back(f"/admin/groups/{group_id}", "Saved.")
@@ -370,8 +392,8 @@ async def _group(
     )
 
 
-def _group_values(sent: FormData) -> dict[str, Any]:
-    return {**_found(sent, "name", "description"), "permissions": reading.values(sent, "permissions")}
+def _group_values(sent: FormData, before: GroupValues | None = None) -> dict[str, Any]:
+    return {**_described(sent, before), "permissions": reading.values(sent, "permissions")}
 
 
 async def _id_of(db: Database, email: str, field: str) -> UUID:

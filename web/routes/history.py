@@ -17,12 +17,14 @@ from starlette.responses import Response, StreamingResponse
 from api.authentication import RequestsManager
 from api.reading import Paging, Reading
 from api.resources import Db
-from db import applications, overview, requests, templates
+from db import overview, requests
+from db.choices import Source
 from db.database import Connection, Database
 from db.paging import LARGEST_LIMIT, Page, Position
 from db.requests import RequestView
 from domain.states import Status
 from domain.text import FilterText, in_a_cell
+from web.choosing import picker
 from web.reading import EMPTY_IS_NONE, from_day, to_day
 from web.resources import Visit
 
@@ -78,21 +80,25 @@ Wanted = Annotated[Filters, Depends(_filters)]
 
 
 @router.get("/history")
-async def history(
-    visit: Visit, _: RequestsManager, db: Db, connection: Reading, wanted: Wanted, position: Paging
+async def history(  # noqa: PLR0917 - each is a filter or finds one
+    visit: Visit,
+    _: RequestsManager,
+    db: Db,
+    connection: Reading,
+    wanted: Wanted,
+    position: Paging,
+    find_template: Annotated[FilterText, Query(alias="find.template_id")] = "",
+    find_application: Annotated[FilterText, Query(alias="find.app_id")] = "",
 ) -> Response:
     """Every request, filtered."""
     listed = await wanted.page(connection, position)
-    choices = Position(LARGEST_LIMIT)
     return await visit.show(
         "history.html",
         requests=listed,
         filters=wanted,
         statuses=list(Status),
-        templates=sorted((await templates.list_templates(db, choices)).items, key=lambda each: each.name.lower()),
-        applications=sorted(
-            (await applications.list_applications(db, choices)).items, key=lambda each: each.name.lower()
-        ),
+        templates=await picker(db, Source.TEMPLATES, "template_id", _set(wanted.template_id), find_template.strip()),
+        applications=await picker(db, Source.APPLICATIONS, "app_id", _set(wanted.app_id), find_application.strip()),
     )
 
 
@@ -112,6 +118,10 @@ async def export_json(_: RequestsManager, db: Db, wanted: Wanted) -> Response:
 async def figures(visit: Visit, _: RequestsManager, connection: Reading) -> Response:
     """What is open, and how it went lately."""
     return await visit.show("overview.html", seen=await overview.overview(connection), days=overview.DAYS)
+
+
+def _set(value: UUID | None) -> list[str]:
+    return [] if value is None else [str(value)]
 
 
 def _attachment(content: AsyncIterator[str], kind: str, ending: str) -> Response:

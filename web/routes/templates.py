@@ -14,9 +14,9 @@ from starlette.responses import RedirectResponse, Response
 from api.authentication import Caller, RequestsManager
 from api.reading import Paging
 from api.resources import AppSettings, Db
-from db import applications, groups, tasks, templates
+from db import choices, templates
+from db.choices import Source
 from db.database import Database
-from db.paging import LARGEST_LIMIT, Position
 from db.templates import TemplateView
 from domain import durations
 from domain.actors import Permission
@@ -25,12 +25,12 @@ from domain.errors import Forbidden, InUse, Invalid, TemplateInUse
 from domain.templates import NotificationPolicy, TemplateValues, TriggerFailureMode
 from web import reading
 from web.authentication import Form
+from web.choosing import Picker, picker
 from web.rendering import by_field
 from web.resources import Visit
 
 router = APIRouter(prefix="/admin")
 
-_CHOICES: Final = Position(LARGEST_LIMIT)
 _MOST_FIELDS: Final = 50
 _FIRST_PAGE_OF: Final = (
     (Permission.REQUESTS, "/admin/templates"),
@@ -60,7 +60,7 @@ class Question:
             "type": self.type,
             "required": self.required,
             "placeholder": self.placeholder,
-            "options": [line.strip() for line in self.options.splitlines() if line.strip()],
+            "options": [line.strip() for line in self.options.split("\n") if line.strip()],
         }
 
     @property
@@ -121,12 +121,19 @@ class Draft:
         )
 
     @classmethod
-    def sent(cls, form: FormData) -> Draft:
-        """What the editor's form says."""
+    def sent(cls, form: FormData, before: Draft | None = None) -> Draft:
+        """Return what the editor's form says.
+
+        Args:
+            form: the form.
+            before: the template as it is stored, whose texts stay as they are where the form does not change them.
+        """
+        stored = before or cls()
+        placeholders = {question.id: question.placeholder for question in stored.questions}
         count = min(int(number) if (number := reading.text(form, "questions")).isdecimal() else 0, _MOST_FIELDS)
         return cls(
             name=reading.text(form, "name"),
-            description=reading.lines(form, "description"),
+            description=reading.content(form, "description", stored.description),
             app_id=reading.text(form, "app_id"),
             mapping_ids=reading.values(form, "mapping_ids"),
             allowed_durations=reading.text(form, "allowed_durations"),
@@ -143,32 +150,44 @@ class Draft:
             trigger_task_failure_mode=reading.text(form, "trigger_task_failure_mode"),
             questions=[
                 Question(
-                    id=reading.text(form, f"q{number}.id"),
+                    id=(field_id := reading.text(form, f"q{number}.id")),
                     label=reading.text(form, f"q{number}.label"),
                     type=reading.text(form, f"q{number}.type"),
                     required=f"q{number}.required" in form,
-                    placeholder=reading.text(form, f"q{number}.placeholder"),
-                    options=reading.lines(form, f"q{number}.options"),
+                    placeholder=reading.content(form, f"q{number}.placeholder", placeholders.get(field_id, "")),
+                    options=reading.content(form, f"q{number}.options"),
                 )
                 for number in range(count)
             ],
         )
 
     def changed(self, step: str) -> Draft:
-        """After one of the editor's buttons: `add`, `remove-2`, `up-2`, `down-2`; anything else changes nothing."""
+        """Return the draft after one of the editor's buttons; one that moves nothing changes nothing.
+
+        Args:
+            step: `add`, `remove-2`, `up-2` and `down-2` for questions, a step of `reading.moved` for pickers.
+        """
+        draft = replace(
+            self,
+            mapping_ids=reading.moved(self.mapping_ids, step, "mapping_ids"),
+            approver_group_ids=reading.moved(self.approver_group_ids, step, "approver_group_ids"),
+        )
+        return replace(draft, questions=self._questions_after(step))
+
+    def _questions_after(self, step: str) -> list[Question]:
         questions = list(self.questions)
         if step == "add" and len(questions) < _MOST_FIELDS:
-            return replace(self, questions=[*questions, Question()])
+            return [*questions, Question()]
         verb, _, number = step.partition("-")
         if not number.isdecimal() or int(number) >= len(questions):
-            return self
+            return questions
         at = int(number)
         moved = questions.pop(at)
         if verb in {"up", "down"}:
             questions.insert(max(at - 1, 0) if verb == "up" else at + 1, moved)
         elif verb != "remove":
-            return self
-        return replace(self, questions=questions)
+            return self.questions
+        return questions
 
     def values(self) -> TemplateValues:
         """As the API takes it.
@@ -245,7 +264,8 @@ async def first(caller: Caller) -> Response:
 async def index(visit: Visit, _: RequestsManager, db: Db, position: Paging) -> Response:
     """All templates."""
     listed = await templates.list_templates(db, position)
-    names = {each.id: each.name for each in (await groups.list_groups(db, _CHOICES)).items}
+    named = {group for each in listed.items for group in (*each.approver_group_ids, *each.allowed_group_ids)}
+    names = await choices.names(db, Source.GROUPS, list(named))
     return await visit.show("admin_templates.html", templates=listed, group_names=names)
 
 
@@ -265,12 +285,12 @@ async def edit(visit: Visit, _: RequestsManager, db: Db, template_id: UUID) -> R
 async def create(visit: Visit, _: RequestsManager, db: Db, settings: AppSettings, sent: Form) -> Response:
     """Make a template; or, with one of the editor's buttons, change the form."""
     draft = Draft.sent(sent)
-    if (step := reading.text(sent, "do")) != "save":
-        return await _editor(visit, db, draft.changed(step), None)
+    if (step := reading.pressed(sent)) != "save":
+        return await _editor(visit, db, draft.changed(step), None, sent)
     try:
         view = await templates.create(db, draft.values(), longest_mins=settings.max_duration_mins)
     except (Invalid, InUse) as error:
-        return await _editor(visit, db, draft, None, error)
+        return await _editor(visit, db, draft, None, sent, error)
     return visit.back("/admin/templates", f"“{view.name}” can be asked for now.")
 
 
@@ -279,13 +299,13 @@ async def save(
     visit: Visit, _: RequestsManager, db: Db, settings: AppSettings, sent: Form, template_id: UUID
 ) -> Response:
     """Set every value of a template; or, with one of the editor's buttons, change the form."""
-    draft = Draft.sent(sent)
-    if (step := reading.text(sent, "do")) != "save":
-        return await _editor(visit, db, draft.changed(step), template_id)
+    draft = Draft.sent(sent, Draft.of(await templates.get(db, template_id)))
+    if (step := reading.pressed(sent)) != "save":
+        return await _editor(visit, db, draft.changed(step), template_id, sent)
     try:
         view = await templates.replace(db, template_id, draft.values(), longest_mins=settings.max_duration_mins)
     except (Invalid, InUse) as error:
-        return await _editor(visit, db, draft, template_id, error)
+        return await _editor(visit, db, draft, template_id, sent, error)
     return visit.back(
         "/admin/templates", f"“{view.name}” is saved. Requests made before keep what they were made with."
     )
@@ -302,27 +322,40 @@ async def delete(visit: Visit, _: RequestsManager, db: Db, __: Form, template_id
 
 
 async def _editor(
-    visit: Visit, db: Database, draft: Draft, template_id: UUID | None, error: Invalid | InUse | None = None
+    visit: Visit,
+    db: Database,
+    draft: Draft,
+    template_id: UUID | None,
+    sent: FormData | None = None,
+    error: Invalid | InUse | None = None,
 ) -> Response:
-    mappings = []
-    if draft.app_id:
-        try:
-            mappings = (await applications.list_mappings(db, _CHOICES, app_id=UUID(draft.app_id))).items
-        except ValueError:
-            mappings = []
+    async def pick(source: Source, name: str, chosen: list[str], within: UUID | None = None) -> Picker:
+        values = [each for each in chosen if each]
+        return await picker(db, source, name, values, reading.sought(sent, name), within=within)
+
     errors = by_field(error) if isinstance(error, Invalid) else {"": error.detail} if error else {}
+    app_id = _application(draft)
     return await visit.show(
         "admin_template.html",
         status=422 if error else 200,
         draft=draft,
         template_id=template_id,
         errors=errors,
-        mappings=mappings,
-        applications=(await applications.list_applications(db, _CHOICES)).items,
-        groups=sorted((await groups.list_groups(db, _CHOICES)).items, key=lambda each: each.name.lower()),
-        tasks=(await tasks.list_tasks(db, _CHOICES)).items,
+        applications=await pick(Source.APPLICATIONS, "app_id", [draft.app_id]),
+        mappings=await pick(Source.MAPPINGS, "mapping_ids", draft.mapping_ids, app_id) if app_id else None,
+        allowed=await pick(Source.GROUPS, "allowed_group_ids", draft.allowed_group_ids),
+        approvers=await pick(Source.GROUPS, "approver_group_ids", draft.approver_group_ids),
+        escalation=await pick(Source.GROUPS, "escalation_group_id", [draft.escalation_group_id]),
+        tasks=await pick(Source.TASKS, "trigger_task_id", [draft.trigger_task_id]),
         policies=list(NotificationPolicy),
         modes=list(TriggerFailureMode),
         types=list(FieldType),
         previews=[each for question in draft.questions if (each := question.preview) is not None],
     )
+
+
+def _application(draft: Draft) -> UUID | None:
+    try:
+        return UUID(draft.app_id)
+    except ValueError:
+        return None
