@@ -9,7 +9,7 @@ from uuid import UUID, uuid4, uuid5
 
 from activities.processes import Head
 from api.orchestrator import Orchestrator
-from db import requests, submission, transitions
+from db import attention, requests, submission, transitions
 from db.database import Connection, Database
 from db.requests import RequestView
 from domain import deciding
@@ -117,9 +117,14 @@ async def take(db: Database, temporal: Orchestrator, step: Step) -> Taken:
     async with db.connection() as connection:
         # A worker that dies after its commit never answers; and who is asked again then knows of a request that is
         # no longer pending, but not by whom. The record does.
-        if failure is not None and not await transitions.is_done(connection, view.id, decision_id):
-            raise failure
+        done = failure is None or await transitions.is_done(connection, view.id, decision_id)
         view, _ = await _existing(connection, view.id)
+        if failure is not None and not done:
+            _refuse_what_is_over(step, view)
+            if isinstance(failure, OrchestratorUnavailable):
+                # A workflow that does not go on is found by this mark, and is started anew.
+                await attention.mark_one(connection, view.id)
+            raise failure
     return Taken(view)
 
 
@@ -157,6 +162,11 @@ async def _refuse_at_the_edge(db: Database, step: Step, view: RequestView, asked
         )
         await transitions.record_refusal(db, refused)
         raise Forbidden(reason)
+    _refuse_what_is_over(step, view)
+
+
+def _refuse_what_is_over(step: Step, view: RequestView) -> None:
+    """Raise the refusal of a step that the state of the request does not allow, if it does not."""
     if after(view.status, step.action) is None:
         if step.action is Action.REVOKE:
             raise RequestNotActive(f"The request is over: it is {view.status}.")

@@ -102,9 +102,7 @@ class Orchestrator:
             async with _at_most(patience):
                 return await self._update(head, action, decision, decision_id, patience)
         except WorkflowUpdateFailedError as error:
-            if isinstance(error.cause, ApplicationError) and error.cause.type in ERRORS_BY_CODE:
-                raise refusal(error.cause.type, error.cause.message) from error
-            # The workflow went away under the decision: terminated or reset by an operator.
+            # The workflow went away under the decision, again and again.
             raise _unavailable() from error
         except (WorkflowUpdateRPCTimeoutOrCancelledError, *UNREACHABLE) as error:
             _log.warning("decision_unanswered", request_id=str(head.id), action=action.value, error=_said(error))
@@ -122,9 +120,15 @@ class Orchestrator:
                     decision,
                     result_type=RequestState,
                     start_workflow_operation=operation,
-                    id=decision_id,
+                    id=self.proofs.update_id(decision_id),
                     rpc_timeout=patience,
                 )
+            except WorkflowUpdateFailedError as error:
+                if isinstance(error.cause, ApplicationError) and error.cause.type in ERRORS_BY_CODE:
+                    raise refusal(error.cause.type, error.cause.message) from error
+                # The workflow ended before it could answer: terminated, say, because it did not go on.
+                if attempt == _ATTEMPTS - 1:
+                    raise
             except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
                 _seen(operation)
                 if not isinstance(error, RPCError) or error.status not in _DROPPED or attempt == _ATTEMPTS - 1:

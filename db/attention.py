@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.database import Database, driver_connection
+from db.database import Connection, Database, driver_connection
 
 _MARK: Final = """
     UPDATE access_requests SET attention_at = coalesce(attention_at, now())
@@ -55,3 +55,12 @@ async def mark_late(
     """
     async with db.session() as session:
         return list({*marked, *await mark(session, group_ids=group_ids, user_ids=user_ids)})
+
+
+async def mark_one(connection: Connection, request_id: UUID) -> None:
+    """Mark one request, where it is open, so that its workflow is told to look at it within seconds."""
+    await connection.execute(
+        "UPDATE access_requests SET attention_at = now() WHERE id = %s AND attention_at IS NULL"
+        " AND status IN ('pending', 'approved')",
+        [request_id],
+    )

@@ -7,7 +7,7 @@ lost) is caught up with and never undone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID, uuid4
@@ -191,6 +191,10 @@ async def _judge(
     row, done = await rows.fetchone(), await recorded.fetchone()
     if row is None:
         return Outcome(state=None, refusal=NotFound.code, detail="There is no such request.")
+    if who.verified and person is not None and not _is_named(person, transition):
+        # Refused under the key of the sender: the proof stays good for the step that it proves.
+        who = replace(who, key=_claimed_key(transition), problem="The proof is another actor's.")
+        key = f"{transition.request_id}:{who.key}"
     if done is not None and who.problem is None:
         return _same_answer(row, transition, done)
     refusal = _refusal(row, transition, who, person)
@@ -267,8 +271,7 @@ class _Step:
 def _identify(proofs: ProofKey, transition: Transition, *, trust_claimed_actors: bool) -> _Who:
     if transition.channel is Channel.SYSTEM:
         return _Who(transition.actor, transition.key, verified=True)
-    # The id of an update is up to whoever sends it. Apart from the other keys, none can be used up before its time.
-    claimed_key = f"claimed:{transition.key}"
+    claimed_key = _claimed_key(transition)
     if transition.proof is not None:
         try:
             proven = proofs.check(transition.proof, transition.request_id, transition.action, at=transition.at)
@@ -284,6 +287,21 @@ def _identify(proofs: ProofKey, transition: Transition, *, trust_claimed_actors:
     return _Who(transition.actor, claimed_key, verified=False)
 
 
+def _claimed_key(transition: Transition) -> str:
+    """Return the key of a step that no proof stands for.
+
+    The sender chooses the id of an update. Kept apart from the keys of proofs and of the service, it uses up none
+    of them.
+    """
+    return f"claimed:{transition.key}"
+
+
+def _is_named(person: Person, transition: Transition) -> bool:
+    """Return whether the `actor` beside a proof, if any, is the person that the proof names."""
+    claimed = transition.actor
+    return claimed is None or claimed.lower() in {person.email.lower(), str(person.id)}
+
+
 def _refusal(  # noqa: PLR0911 - one return for each reason
     row: dict[str, Any], transition: Transition, who: _Who, person: Person | None
 ) -> tuple[str, str] | None:
@@ -295,13 +313,6 @@ def _refusal(  # noqa: PLR0911 - one return for each reason
         return Forbidden.code, who.problem or "People approve, deny and revoke; the rest is up to the service."
     if person is None:
         return Forbidden.code, f"Nobody here is known as {who.reference}."
-    claimed = transition.actor
-    if (
-        transition.proof is not None
-        and claimed is not None
-        and claimed.lower() not in {person.email.lower(), str(person.id)}
-    ):
-        return Forbidden.code, "The proof is another actor's."
     over = _is_over(row, transition.at)
     if after(status, action) is None or over:
         if action is Action.REVOKE:

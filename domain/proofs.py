@@ -6,6 +6,7 @@ Its `jti` is the key of the transition, which is how it is used up.
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -44,6 +45,7 @@ class ProofKey:
     def __init__(self, secret: str) -> None:
         # A key of its own for this purpose, so that the secret can serve others without one standing in for another.
         self._key = OctKey.import_key(sha256(b"justiam access request proof\x00" + secret.encode()).digest())
+        self._update_key = sha256(b"justiam access request update id\x00" + secret.encode()).digest()
         self._registry = JWSRegistry(algorithms=[_ALGORITHM])
 
     def mint(self, request_id: UUID, action: Action, actor_id: UUID, *, jti: str, now: datetime) -> str:
@@ -57,6 +59,14 @@ class ProofKey:
             "exp": int((now + LIFETIME).timestamp()),
         }
         return jwt.encode({"alg": _ALGORITHM, "typ": _TYPE}, claims, self._key, registry=self._registry)
+
+    def update_id(self, jti: str) -> str:
+        """Return the id under which the API sends the update that carries the proof with this `jti`.
+
+        Temporal answers a second update with the same id like the first one. A `jti` can be derived from an
+        Idempotency-Key; without the secret, nobody can send an update under the id of a decision before its time.
+        """
+        return hmac.new(self._update_key, jti.encode(), sha256).hexdigest()
 
     def check(self, proof: str, request_id: UUID, action: Action, *, at: datetime) -> Proven:
         """Who is proven to act.

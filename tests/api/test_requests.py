@@ -8,11 +8,15 @@ import time
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 import httpx
 import pytest
+from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.exceptions import ApplicationError, TerminatedError
+from temporalio.service import RPCError, RPCStatusCode
 
 from activities import setup
 from api.orchestrator import Orchestrator
@@ -554,6 +558,54 @@ class TestWithoutTemporal:
                 answer = await stage.act(request, "approve", stage.bob, headers={"Idempotency-Key": "a-click"})
         assert answer.status_code == 200, answer.text
         assert (answer.json()["status"], answer.json()["decided_by"]) == ("approved", stage.bob.email)
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            *(
+                RPCError("workflow execution already completed", status, b"")
+                for status in (
+                    RPCStatusCode.NOT_FOUND,
+                    RPCStatusCode.FAILED_PRECONDITION,
+                    RPCStatusCode.ABORTED,
+                    RPCStatusCode.RESOURCE_EXHAUSTED,
+                    RPCStatusCode.DEADLINE_EXCEEDED,
+                )
+            ),
+            WorkflowUpdateRPCTimeoutOrCancelledError(),
+            WorkflowUpdateFailedError(TerminatedError("terminated")),
+            WorkflowUpdateFailedError(
+                ApplicationError("The workflow completed.", type="AcceptedUpdateCompletedWorkflow")
+            ),
+        ],
+        ids=lambda said: said.status.name if isinstance(said, RPCError) else repr(said.__cause__ or said),
+    )
+    async def test_a_decision_that_temporal_loses_is_answered_by_the_record(
+        self, house: House, monkeypatch: pytest.MonkeyPatch, said: Exception
+    ) -> None:
+        stage = await Stage.set(house)
+        request = await stage.submitted()
+        request_id = UUID(request["id"])
+        meanwhile: list[Action] = []
+
+        async def lose(*_: Any, **options: Any) -> None:
+            options["start_workflow_operation"]._workflow_handle.set_exception(RuntimeError("nothing was started"))
+            for action in meanwhile:
+                await house.decide(request_id, action, stage.alice)
+            meanwhile.clear()
+            raise said
+
+        monkeypatch.setattr(
+            house.app.state.orchestrator, "_client", SimpleNamespace(execute_update_with_start_workflow=lose)
+        )
+        # The request is still pending: the decision may be repeated, and the workflow is looked after.
+        await house.attended(request_id)
+        check_problem(await stage.act(request, "approve", stage.bob), 503, "orchestrator_unavailable")
+        assert await house.marked() == {request_id}
+        # It is cancelled while the decision is on its way.
+        meanwhile.append(Action.REVOKE)
+        check_problem(await stage.act(request, "approve", stage.bob), 409, "request_not_pending")
+        check_problem(await stage.act(request, "revoke", stage.alice), 409, "request_not_active")
 
     async def test_nobody_waits_for_one_that_went_away(
         self, house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -181,6 +181,33 @@ class TestVerification:
             outcome = await claim(shared, request_id, Action.APPROVE, actor, proof=proof)
             assert outcome.refusal == refusal
 
+    async def test_a_refused_step_that_names_another_actor_leaves_the_proof_usable(self, shared: Record) -> None:
+        cast, request_id = await asked(shared)
+        proof = shared.proof(request_id, Action.APPROVE, cast.approver)
+        for _ in range(2):
+            outcome = await claim(
+                shared, request_id, Action.APPROVE, cast.second_approver.email, key="sent", proof=proof
+            )
+            assert (outcome.refusal, outcome.detail) == (Forbidden.code, "The proof is another actor's.")
+        outcome = await claim(shared, request_id, Action.APPROVE, cast.approver.email, proof=proof)
+        assert outcome.refusal is None
+        # Also after the proof was used: a mismatching step is refused and answered with nothing that the proof did.
+        outcome = await claim(shared, request_id, Action.APPROVE, cast.second_approver.email, proof=proof)
+        assert outcome.refusal == Forbidden.code
+        assert await shared.kinds(request_id) == ["submitted", "refused", "approved", "refused"]
+
+    async def test_steps_that_name_other_actors_at_the_same_moment_do_not_stop_the_right_one(
+        self, shared: Record
+    ) -> None:
+        cast, request_id = await asked(shared)
+        proof = shared.proof(request_id, Action.APPROVE, cast.approver)
+        names = [cast.second_approver.email, cast.admin.email, cast.approver.email, str(cast.manager.id), "x"]
+        outcomes = await asyncio.gather(
+            *(claim(shared, request_id, Action.APPROVE, name, proof=proof) for name in names)
+        )
+        assert [outcome.refusal is None for outcome in outcomes] == [name == cast.approver.email for name in names]
+        assert (await shared.row(request_id))["decided_by"] == cast.approver.email
+
     async def test_a_proof_that_does_not_hold_is_not_saved_by_trust(self, shared: Record) -> None:
         cast, request_id = await asked(shared)
         for proof in ("garbage", shared.proof(request_id, Action.DENY, cast.approver)):

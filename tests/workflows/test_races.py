@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import pytest
 
@@ -17,7 +17,7 @@ from domain.errors import AccessError, Forbidden, RequestNotActive, RequestNotPe
 from domain.states import Action, Status
 from domain.transitions import Decision, Outcome, RequestState
 from tests.record import Account, Cast
-from tests.workflows.world import World
+from tests.workflows.world import World, eventually
 
 ROUNDS = 4
 
@@ -311,3 +311,33 @@ async def test_a_key_is_the_requests_own(world: World) -> None:
     for who, which in ((cast, request_id), (other_cast, other_id)):
         outcome = await world.record.decide(which, Action.APPROVE, who.approver, key="the-same")
         assert told(outcome) == (None, "", Status.APPROVED)
+
+
+async def test_a_decision_whose_workflow_is_closed_under_it_is_answered_by_the_record(real_world: World) -> None:
+    world, cast = real_world, await real_world.record.cast()
+    request_id = await world.request(cast)
+    async with orchestrator(world) as api:
+        async with world.without_worker():
+            deciding = asyncio.create_task(over_http(world, api, request_id, (Action.APPROVE, cast.approver)))
+
+            async def is_waiting() -> bool:
+                return (await world.handle(request_id).describe()).raw_description.HasField("pending_workflow_task")
+
+            await eventually(is_waiting)
+            await world.record.decide(request_id, Action.DENY, cast.second_approver)
+            await world.handle(request_id).terminate()
+        (answer,) = await deciding
+    assert isinstance(answer, RequestNotPending), answer
+
+
+async def test_a_foreseen_update_id_does_not_stand_in_the_way_of_a_decision(real_world: World) -> None:
+    """An Idempotency-Key can be guessed, and Temporal answers an id that it knows without asking the workflow."""
+    world, cast = real_world, await real_world.record.cast()
+    request_id = await world.request(cast)
+    decision_id = str(uuid5(request_id, f"approve:{cast.approver.id}:a-click"))
+    with pytest.raises(Forbidden):
+        await world.update(request_id, Action.APPROVE, Decision(actor=cast.approver.email), id=decision_id)
+    person = await world.record.person(cast.approver)
+    async with orchestrator(world) as api:
+        state = await api.decide(await world.head(request_id), person, Action.APPROVE, "", decision_id)
+    assert state.status is Status.APPROVED

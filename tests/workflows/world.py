@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,12 +22,13 @@ from temporalio.worker import Worker
 import worker
 from activities import processes
 from activities.processes import Head
+from db import transitions
 from db.database import Database
 from db.templates import TemplateView
 from domain.actors import workflow_id
-from domain.errors import AccessError, refusal
+from domain.errors import AccessError, NotFound, refusal
 from domain.states import OPEN, Action, Status
-from domain.transitions import Decision, RequestState
+from domain.transitions import Channel, Decision, RequestState, Transition
 from settings import Settings
 from tests.record import PROOFS, SECRET, Account, Cast, Record
 from worker import Stores
@@ -179,14 +180,38 @@ class World:
             while True:
                 # An update that is under way when its workflow task is lost is forgotten by the server, or refused with
                 # the task. A client repeats what was not answered, with its id.
-                with contextlib.suppress(TimeoutError), _without_lost_tasks():
+                try:
                     async with asyncio.timeout(ANSWER_SECS):
                         state: RequestState = await self.handle(request_id).execute_update(
                             action.value, decision, id=key, result_type=RequestState
                         )
                         return state
+                except TimeoutError:
+                    continue
+                except RPCError as error:
+                    if error.status is RPCStatusCode.NOT_FOUND and isinstance(decision, Decision):
+                        # Forgotten, or its workflow ended at this moment. Then a new run of it answers by the record.
+                        if not await self.is_running(request_id):
+                            return await self._told_by_the_record(request_id, action, decision, key)
+                    elif error.status is not RPCStatusCode.FAILED_PRECONDITION:
+                        raise
         except WorkflowUpdateFailedError as error:
             raise _typed(error) from error
+
+    async def _told_by_the_record(self, request_id: UUID, action: Action, decision: Decision, key: str) -> RequestState:
+        """Return what a new run of the workflow would answer, as the API has it started."""
+        transition = Transition(
+            request_id=request_id,
+            action=action,
+            channel=Channel.UPDATE,
+            at=await self.now(),
+            key=key,
+            **decision.model_dump(),
+        )
+        outcome = await transitions.apply(self.db, PROOFS, transition, trust_claimed_actors=False)
+        if outcome.refusal is not None or outcome.state is None:
+            raise refusal(outcome.refusal or NotFound.code, outcome.detail)
+        return outcome.state
 
     async def signal(
         self, request_id: UUID, action: Action, by: Account, *, comment: str = "", jti: str | None = None
@@ -236,15 +261,6 @@ class World:
                 await self.handle(request_id).terminate("the test is over")
 
         await asyncio.gather(*(end(row["id"]) for row in rows))
-
-
-@contextlib.contextmanager
-def _without_lost_tasks() -> Iterator[None]:
-    try:
-        yield
-    except RPCError as error:
-        if error.status is not RPCStatusCode.FAILED_PRECONDITION:
-            raise
 
 
 def _typed(error: WorkflowUpdateFailedError) -> AccessError:
