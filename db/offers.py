@@ -12,6 +12,7 @@ from db.requests import GroupRef
 from domain.custom_fields import CustomField
 from domain.deciding import Person, may_ask
 from domain.templates import GrantedMapping
+from domain.text import STORED
 
 MOST: Final = 500
 """Templates that are looked at; a catalogue that is longer is searched."""
@@ -72,14 +73,14 @@ async def list_offers(connection: Connection, person: Person, sought: str = "") 
         """,
         {"person_id": person.id, "sought": sought},
     )
-    return [Offer.model_validate(row) for row in await rows.fetchall() if _is_for(person, row)]
+    return [Offer.model_validate(row, context=STORED) for row in await rows.fetchall() if _is_for(person, row)]
 
 
 async def get_offer(connection: Connection, person: Person, template_id: UUID) -> Offer | None:
     """One of them; None where there is no such template, or it is for others."""
     rows = await connection.execute(f"{_OFFER} WHERE t.id = %(id)s", {"person_id": person.id, "id": template_id})
     row = await rows.fetchone()
-    return Offer.model_validate(row) if row is not None and _is_for(person, row) else None
+    return Offer.model_validate(row, context=STORED) if row is not None and _is_for(person, row) else None
 
 
 def _is_for(person: Person, row: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from domain.custom_fields import Answers, CustomField
 from domain.deciding import Asked, Person
 from domain.states import Status, Verdict, verdict
 from domain.templates import GrantedMapping, TriggerFailureMode
+from domain.text import STORED
 
 
 class PersonView(BaseModel):
@@ -353,7 +354,7 @@ async def _list(
 
 
 def _view(row: dict[str, Any]) -> RequestView:
-    return RequestView.model_validate({**row, "workflow_id": workflow_id(row["id"])})
+    return RequestView.model_validate({**row, "workflow_id": workflow_id(row["id"])}, context=STORED)
 
 
 def asked(row: dict[str, Any]) -> Asked:

@@ -7,6 +7,7 @@ The whole grammar, on the attributes that have a column. An index finds people b
 from __future__ import annotations
 
 import operator
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -165,7 +166,7 @@ class _Condition(FilterVisitor[Column]):
             raise InvalidFilterException(detail=f"{whole} is compared with a text")
         try:
             # What the filter spells with escapes was not there when the edge looked.
-            return storable(node.value)
+            return unicodedata.normalize("NFC", storable(node.value))
         except ValueError as error:
             raise InvalidFilterException(detail=f"what {whole} is compared with {error}") from None
 

@@ -27,6 +27,7 @@ from domain.notification import Approver, Served
 from domain.submission import Submission
 from domain.tasks import TRIGGER_EVENTS
 from domain.templates import NotificationPolicy, Snapshot, TemplateValues, TriggerFailureMode, check_duration
+from domain.text import STORED, is_visible
 
 _CHANCE: Final = random.SystemRandom()
 _START_GRACE: Final = timedelta(seconds=10)
@@ -103,7 +104,7 @@ async def _submit(
     digest: bytes,
 ) -> UUID:
     row = await _template(connection, submission.template_id)
-    template = TemplateValues.model_validate({name: row[name] for name in TemplateValues.model_fields})
+    template = TemplateValues.model_validate({name: row[name] for name in TemplateValues.model_fields}, context=STORED)
     if not may_ask(requester, frozenset(template.allowed_group_ids)):
         msg = "This template is for members of certain groups, and you are in none of them. Ask an administrator."
         raise Forbidden(msg)
@@ -114,7 +115,7 @@ async def _submit(
         [template.mapping_ids, template.mapping_ids],
     )
     asked = _NOBODY if template.auto_approve else await _ask(connection, requester, row, template)
-    snapshot = Snapshot.model_validate({**template.model_dump(), "mappings": await mappings.fetchall()})
+    snapshot = Snapshot.model_validate({**template.model_dump(), "mappings": await mappings.fetchall()}, context=STORED)
     request_id = uuid4()
     await connection.execute(
         """
@@ -194,7 +195,7 @@ def _checked(template: TemplateValues, submission: Submission, longest_mins: int
         check_duration(submission.requested_duration_mins, template.allowed_durations, longest_mins)
     except Invalid as error:
         errors.extend(error.errors)
-    if template.require_justification and not submission.justification.strip():
+    if template.require_justification and not is_visible(submission.justification):
         errors.append(("justification", "this template requires one: say what you need the access for"))
     try:
         answers = check_answers(template.custom_fields, submission.custom_answers)

@@ -18,6 +18,7 @@ from db.views import Versioned
 from domain.errors import Invalid, NotFound, TemplateInUse
 from domain.states import Status
 from domain.templates import TemplateValues
+from domain.text import STORED
 from domain.versions import ANY_VERSION, Expected
 
 _VALUES: Final = set(TemplateValues.model_fields)
@@ -46,7 +47,7 @@ async def list_templates(db: Database, position: Position) -> Page[TemplateView]
             """,
             position.parameters,
         )
-        views = [TemplateView.model_validate(row) for row in await rows.fetchall()]
+        views = [TemplateView.model_validate(row, context=STORED) for row in await rows.fetchall()]
     return Page.dated(views, position, lambda view: (view.created_at, view.id))
 
 
@@ -230,7 +231,8 @@ def _view(template: Template, app_name: str) -> TemplateView:
         {
             **template.model_dump(include=_VALUES | {"id", "created_at", "updated_at"}),
             "app_name": app_name,
-        }
+        },
+        context=STORED,
     )
 
 

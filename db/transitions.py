@@ -28,7 +28,7 @@ from domain.proofs import InvalidProof, ProofKey
 from domain.states import PEOPLES_ACTIONS, Action, Status, after
 from domain.tasks import TRIGGER_EVENTS, Ending, Report, RunNext, RunStatus
 from domain.templates import TriggerFailureMode
-from domain.text import made_storable
+from domain.text import made_harmless, made_storable
 from domain.transitions import (
     REFUSALS_KEPT,
     BlockBegun,
@@ -420,9 +420,10 @@ async def _changes(connection: Connection, step: _Step) -> tuple[dict[str, Any],
     """The columns that the step changes, and what the timeline says beside who and when."""
     transition, row, at = step.transition, step.row, step.transition.at
     detail: dict[str, Any] = {"channel": transition.channel.value}
-    if transition.comment:
-        detail["comment"] = transition.comment
-    decision = {"decided_by": step.actor, "decided_at": at, "decision_comment": transition.comment or None}
+    comment = made_harmless(transition.comment)
+    if comment:
+        detail["comment"] = comment
+    decision = {"decided_by": step.actor, "decided_at": at, "decision_comment": comment or None}
     ending = {"ended_by": step.actor, "ended_at": at}
     match transition.action:
         case Action.APPROVE:

@@ -166,12 +166,12 @@ def _text(told: Message, link: str | None) -> str:
 
 def _html(told: Message, link: str | None) -> str:
     facts = "".join(
-        f'<tr><td style="padding:2px 16px 2px 0;color:#666">{escape(name)}</td><td>{escape(value)}</td></tr>'
+        f'<tr><td style="padding:2px 16px 2px 0;color:#666">{escape(name)}</td><td dir="auto">{escape(value)}</td></tr>'
         for name, value in told.facts
     )
     quotes = "".join(
         f'<p style="margin:16px 0 4px;color:#666">{escape(name)}</p>'
-        '<blockquote style="margin:0;padding:0 0 0 12px;border-left:3px solid #ccc;white-space:pre-wrap">'
+        '<blockquote dir="auto" style="margin:0;padding:0 0 0 12px;border-left:3px solid #ccc;white-space:pre-wrap">'
         f"{escape(text)}</blockquote>"
         for name, text in told.quotes
     )

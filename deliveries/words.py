@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from domain.deliveries import Contact, Envelope, RequestFacts
 from domain.events import Event
 from domain.integrations import REMINDER, Role
+from domain.text import made_harmless
 
 _SHOWN_APPROVERS = 10
 
@@ -46,7 +47,7 @@ def for_channel(envelope: Envelope) -> Message:
             title, opening = "Access request escalated", f"Nobody has decided yet: {who} asks for {what}."
         case _:
             title, opening = "Access request", f"{envelope.event}: {who}, {what}."
-    return Message(title, opening, _facts(envelope, with_approvers=True), _quotes(envelope), "Open the request")
+    return _message(title, opening, _facts(envelope, with_approvers=True), _quotes(envelope), "Open the request")
 
 
 def for_person(envelope: Envelope, role: Role) -> Message:
@@ -73,7 +74,20 @@ def for_person(envelope: Envelope, role: Role) -> Message:
         case _:
             title, opening = _outcome(envelope)
             call = "Open the request"
-    return Message(title, opening, _facts(envelope, with_approvers=role is Role.APPROVER), _quotes(envelope), call)
+    return _message(title, opening, _facts(envelope, with_approvers=role is Role.APPROVER), _quotes(envelope), call)
+
+
+def _message(
+    title: str, opening: str, facts: list[tuple[str, str]], quotes: list[tuple[str, str]], call: str
+) -> Message:
+    """Return a message in which nothing that people wrote turns the direction of the text around it."""
+    return Message(
+        made_harmless(title),
+        made_harmless(opening),
+        [(name, made_harmless(value)) for name, value in facts],
+        [(name, made_harmless(text)) for name, text in quotes],
+        call,
+    )
 
 
 def duration(minutes: int) -> str:

@@ -16,12 +16,12 @@ import email_validator
 import idna
 from pydantic import AfterValidator, EmailStr
 
-from domain.text import STORABLE
+from domain.text import SEEN_WHOLE, STORABLE
 
 # Addresses name accounts here and need not be reachable by mail: `deploy@corp.local` is accepted.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
-Email = Annotated[EmailStr, STORABLE]
+Email = Annotated[EmailStr, STORABLE, SEEN_WHOLE]
 """A mail address, normalised by `email_validator`: local part in NFC, domain in lower-case Unicode (U-labels)."""
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?)([^/?#@:\[\]]+)")

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, StringConstraints
 
-from domain.text import STORABLE, one_line
+from domain.text import SEEN_WHOLE, STORABLE, VISIBLE
 
 REGISTERED: Final = frozenset(
     {
@@ -40,6 +40,7 @@ ClaimValue = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=1000),
     STORABLE,
-    AfterValidator(one_line),
+    SEEN_WHOLE,
+    VISIBLE,
 ]
 """One value of a claim."""

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from domain.errors import Invalid
-from domain.text import Name, ShortText
+from domain.text import Name, ShortText, composed, is_visible
 
 _FIELD_IDS: Final = UUID("5bd6f1a4-3df1-5b43-9c3b-5a8f6f1d2c11")
 _TEXT_LIMIT: Final = {"text": 1000, "textarea": 10_000}
@@ -95,6 +95,12 @@ def check_answers(fields: list[CustomField], answers: dict[str, Any]) -> Answers
     kept: Answers = {}
     for key, field in known.items():
         value = answers.get(key)
+        if field.type in _TEXT_LIMIT and isinstance(value, str):
+            try:
+                value = composed(value)
+            except ValueError as error:
+                errors.append((f"custom_answers.{key}", f"“{field.label}” {error}"))
+                continue
         problem = _misfit(field, value) if value is not None else None
         if problem is None and field.required and _is_empty(value):
             problem = "must be ticked" if field.type is FieldType.CHECKBOX else "is required"
@@ -108,7 +114,7 @@ def check_answers(fields: list[CustomField], answers: dict[str, Any]) -> Answers
 
 
 def _is_empty(value: object) -> bool:
-    return not value or (isinstance(value, str) and not value.strip())
+    return not value or (isinstance(value, str) and not is_visible(value))
 
 
 def _misfit(field: CustomField, value: object) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Set as AbstractSet
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -13,7 +14,39 @@ from domain.actors import TEMPORARY_GROUP_PREFIX, Permission
 from domain.addresses import Email
 from domain.claims import ClaimName, ClaimValue
 from domain.errors import Forbidden, SystemGroup
-from domain.text import LongText, Name
+from domain.text import UNSEEN, LongText, Name
+
+_ALIKE: Final = {
+    **dict.fromkeys(map(ord, "\u0251\u0391\u03b1\u0410\u0430\u13aa\u15c5\u237a\ua4ee\U000102a0\U00016f40"), "a"),
+    **dict.fromkeys(
+        map(
+            ord,
+            "\u03f2\u03f9\u0421\u0441\u13df\u1d04\u2ca4\u2ca5\ua4da\uabaf\U000102a2\U00010302\U00010415\U0001043d\U0001051c\U000118e9\U000118f2\U0001f74c",
+        ),
+        "c",
+    ),
+    **dict.fromkeys(
+        map(ord, "\u0395\u03b5\u0415\u0435\u04bd\u13ac\u212e\u22ff\u2d39\ua4f0\uab32\U00010286\U000118a6\U000118ae"),
+        "e",
+    ),
+    **dict.fromkeys(map(ord, "\u051b\u0563\u0566\u2d55"), "q"),
+    **dict.fromkeys(
+        map(ord, "\u01a6\u0433\u13a1\u13d2\u1587\u1d26\u2c85\ua4e3\uab47\uab48\uab81\U000104b4\U00016f35\U0001d216"),
+        "r",
+    ),
+    **dict.fromkeys(
+        map(
+            ord,
+            "\u01bd\u0405\u0455\u054f\u13d5\u13da\ua4e2\ua731\uabaa\U00010296\U00010420\U00010448\U000118c1\U00016f3a",
+        ),
+        "s",
+    ),
+    **dict.fromkeys(map(ord, "\u07fa\u2017\u203f\u2054\uff3f"), "_"),
+}
+"""The characters that look like a letter of the prefix, by confusables.txt of UTS #39, beyond those that compatibility
+decomposition (NFKD) makes the letter. Underscores also have the ties, which look like them at the size of text."""
+_LOW_LINE: Final = re.compile(r"(?:\A|\s)[\u0320\u0331-\u0333\u0347]")
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "Me"})
 
 
 class UserReplacement(BaseModel):
@@ -99,15 +132,20 @@ def refuse_reserved(name: str) -> None:
     """Keep names of temporary groups, and what looks like one, for temporary groups.
 
     Raises:
-        SystemGroup: the name starts with the prefix, in any case, width or spacing.
+        SystemGroup: the name starts with the prefix, or with what looks like it: in any case, width or spacing, with
+            invisible characters, with accents, or in letters of other scripts that look the same.
     """
-    visible = "".join(
-        char
-        for char in unicodedata.normalize("NFKC", name)
-        if not char.isspace() and unicodedata.category(char) != "Cf"
-    )
-    if visible.casefold().startswith(TEMPORARY_GROUP_PREFIX):
+    if _skeleton(name).startswith(TEMPORARY_GROUP_PREFIX):
         raise SystemGroup(f"Names that start with {TEMPORARY_GROUP_PREFIX} belong to the groups of access requests.")
+
+
+def _skeleton(name: str) -> str:
+    """Return what a reader sees of `name`, as far as the prefix is concerned (UTS #39, section 4)."""
+    # A mark below a blank looks like an underscore.
+    text = unicodedata.normalize("NFKD", _LOW_LINE.sub("_", unicodedata.normalize("NFKC", name)))
+    # Before the case is folded as well: the capitals of some letters look like one of the prefix, the small ones not.
+    text = text.translate(_ALIKE).casefold().translate(_ALIKE)
+    return "".join(char for char in text if unicodedata.category(char) not in _UNSEEN and not UNSEEN.match(char))
 
 
 def refuse_giving(held: AbstractSet[str], given: AbstractSet[str], what: str) -> None:

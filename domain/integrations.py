@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
 from domain.events import Event
-from domain.text import Name, one_line, storable
+from domain.text import STORABLE, UNTURNED, Name, one_line, storable
 
 _LONGEST_URL: Final = 2000
 
@@ -81,9 +81,12 @@ class IntegrationFields(BaseModel):
     template_id: UUID | None = Field(default=None, description="Only requests made from this template; null: all.")
     app_id: UUID | None = Field(default=None, description="Only requests for this application; null: all.")
     task_id: UUID | None = Field(default=None, description="`task`: the scheduled task to run.")
-    url: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_URL), AfterValidator(one_line)] | None = (
-        Field(default=None, description="`webhook`: where to send; https, on the public internet or an allowed host.")
-    )
+    url: (
+        Annotated[
+            str, StringConstraints(min_length=1, max_length=_LONGEST_URL), STORABLE, AfterValidator(one_line), UNTURNED
+        ]
+        | None
+    ) = Field(default=None, description="`webhook`: where to send; https, on the public internet or an allowed host.")
     roles: Annotated[list[Role], Field(min_length=1, max_length=20), AfterValidator(_roles_once)] | None = Field(
         default=None,
         description="`email`: who is written to; left out, all. `approver`: who was asked; `requester`: what came of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Collection
 from typing import Final
 
@@ -10,13 +9,10 @@ import email_validator
 from pydantic import TypeAdapter, ValidationError
 
 from domain.directory import UserValues
-from domain.text import Name
+from domain.text import LONGEST_NAME, Name
 
 _NAME: Final = TypeAdapter(Name)
-_LONGEST_NAME: Final = 200
 _LONGEST_EMAIL: Final = 320
-_TURNING: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-"""What turns the direction of the text around it. People choose their own names there, and others decide by them."""
 
 
 def normal_domain(domain: str) -> str:
@@ -60,9 +56,6 @@ def newcomer(email: str, name: object) -> UserValues:
         name: as the provider has it. Where it is no name that an account can have, the address stands for it.
     """
     try:
-        values = UserValues(email=email, name=_NAME.validate_python(name))
+        return UserValues(email=email, name=_NAME.validate_python(name))
     except ValidationError:
-        values = None
-    if values is None or any(unicodedata.bidirectional(char) in _TURNING for char in values.name):
-        return UserValues(email=email, name=email[:_LONGEST_NAME])
-    return values
+        return UserValues(email=email, name=email[:LONGEST_NAME])

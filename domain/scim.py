@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from scim2_models import (
     URN,
     CaseExact,
@@ -32,19 +32,23 @@ from scim2_models.path import AttrPath, CompareOperator, Comparison, ValuePath
 
 from domain.addresses import Email as Address
 from domain.errors import Invalid
-from domain.text import STORABLE, Name, one_line
+from domain.text import SEEN_WHOLE, STORABLE, UNTURNED, VISIBLE, Name
 from domain.versions import version_of
 
 _ADDRESS: Final[TypeAdapter[str]] = TypeAdapter(Address)
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 _IDENTIFIER: Final[TypeAdapter[str]] = TypeAdapter(
     Annotated[
-        str, StringConstraints(min_length=1, max_length=320, strip_whitespace=True), STORABLE, AfterValidator(one_line)
+        str,
+        StringConstraints(min_length=1, max_length=320, strip_whitespace=True),
+        STORABLE,
+        SEEN_WHOLE,
+        VISIBLE,
     ]
 )
 _LONGEST_NAME: Final = 200
 # Checked here also where the edge did: the filter of a path can spell with escapes what a text must not have.
-_PART: Final[TypeAdapter[str]] = TypeAdapter(Annotated[str, StringConstraints(max_length=200), STORABLE])
+_PART: Final[TypeAdapter[str]] = TypeAdapter(Annotated[str, StringConstraints(max_length=200), STORABLE, UNTURNED])
 
 
 class PersonName(ComplexAttribute):

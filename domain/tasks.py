@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from domain.cron import checked_cron
 from domain.lists import DISTINCT, distinct
 from domain.states import Action
-from domain.text import STORABLE, LongText, Name
+from domain.text import STORABLE, UNTURNED, LongText, Name
 
 LONGEST_SCRIPT_CHARS: Final = 100_000
 BLOCK_SECS: Final = 30
@@ -234,8 +234,8 @@ class TaskValues(BaseModel):
     language: Language | None = Field(
         default=None, description="`python` or `go`. Left out, it is inferred from the script."
     )
-    script: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_SCRIPT_CHARS), STORABLE] = Field(
-        description="Python that defines `run()`, or a Go file `package task` with `func Run() (string, error)`."
+    script: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_SCRIPT_CHARS), STORABLE, UNTURNED] = (
+        Field(description="Python that defines `run()`, or a Go file `package task` with `func Run() (string, error)`.")
     )
     schedule_type: ScheduleType = Field(
         default=ScheduleType.ONCE, description="`once` runs only when triggered or on demand."

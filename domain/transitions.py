@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from domain.actors import SystemActor
 from domain.states import OPEN, Action, Status
 from domain.tasks import BlockingRun
-from domain.text import LongText, ShortText
+from domain.text import STORABLE
 
 
 class AccessRequestInput(BaseModel):
@@ -30,16 +31,21 @@ class AccessRequestResult(BaseModel):
     ended_by: str | None = None
 
 
+_SignalText = Annotated[str, StringConstraints(max_length=10_000), STORABLE]
+"""Text of a signal. Workflows are replayed with what was accepted once, so that the rule is no stricter than it was
+then; what such text must not do is taken out of it where it is written to the record (`made_harmless`)."""
+
+
 class Decision(BaseModel):
     """The input of `approve`, `deny` and `revoke`, as update and as signal."""
 
     model_config = ConfigDict(extra="forbid")
 
-    actor: ShortText | None = Field(
+    actor: Annotated[str, StringConstraints(max_length=1000), STORABLE] | None = Field(
         default=None, description="Email address or id of who acts. Counts without a proof in development only."
     )
-    comment: LongText = Field(default="", description="Shown with the decision.")
-    proof: LongText | None = Field(
+    comment: _SignalText = Field(default="", description="Shown with the decision.")
+    proof: _SignalText | None = Field(
         default=None, description="From POST /access-requests/{id}/signal-proofs; names the actor beyond doubt."
     )
 

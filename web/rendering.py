@@ -18,6 +18,7 @@ from db import requests
 from domain.actors import Permission, SystemActor
 from domain.deciding import Person
 from domain.errors import Invalid
+from domain.text import made_harmless
 from settings import Settings
 from web.cookies import Cookies
 
@@ -47,6 +48,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
             enable_async=False,
+            finalize=_harmless,
         )
         self._templates.filters.update(
             duration=duration,
@@ -191,6 +193,11 @@ def query(**values: object) -> str:
     """A query string of what is set, `""` where nothing is."""
     kept = {name: str(value) for name, value in values.items() if value not in {None, ""}}
     return "?" + urlencode(kept) if kept else ""
+
+
+def _harmless(value: Any) -> Any:  # noqa: ANN401 - whatever a template shows
+    """Return `value` as a page may show it: text that was kept before it was checked, or that others have written."""
+    return made_harmless(value) if type(value) is str else value
 
 
 def _assets() -> dict[str, str]:

@@ -26,7 +26,7 @@ from domain.deciding import Person
 from domain.proofs import LIFETIME
 from domain.states import Action, Status
 from domain.submission import Submission
-from domain.text import STORABLE, FilterText, LongText
+from domain.text import STORABLE, VISIBLE, FilterText, LongText
 from domain.transitions import Decision
 
 router = APIRouter(prefix="/access-requests", tags=["Requests"])
@@ -81,7 +81,7 @@ class NewMessage(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"body": "Which tables do you need to look at?"}]}
     )
 
-    body: Annotated[LongText, Field(min_length=1, pattern=r"\S")] = Field(description="Plain text.")
+    body: Annotated[LongText, Field(min_length=1, pattern=r"\S"), VISIBLE] = Field(description="Plain text.")
 
 
 class ProofRequest(BaseModel):

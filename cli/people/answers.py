@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -83,6 +84,8 @@ def is_missing(field: Field, answers: Answers) -> bool:
 
 
 def _split(fields: Sequence[Field], text: str) -> tuple[Field, str]:
+    # As labels are kept, and as the service keeps answers.
+    text = unicodedata.normalize("NFC", text)
     # The longest name first: a label may hold the sign itself, and begin like another one.
     names = sorted(
         [(name, field) for field in fields for name in (field["label"], field["id"])],

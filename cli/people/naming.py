@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -43,6 +44,8 @@ def choose(wanted: str, among: Sequence[Named]) -> Named:
     Raises:
         NotOne: nothing matches, or several things do.
     """
+    # As names are kept; some keyboards and file systems take letters apart.
+    wanted = unicodedata.normalize("NFC", wanted)
     text, as_slug = wanted.strip().casefold(), slug(wanted)
     rules: list[Callable[[Named], bool]] = [
         lambda thing: thing.id.casefold() == text,

@@ -18,6 +18,7 @@ from cli.people.documents import Field, Message, Request, TimelineEntry
 from domain import durations
 from domain.actors import SystemActor
 from domain.states import Status, verdict
+from domain.text import made_harmless
 
 SHORT_ID: Final = 8
 """Characters of an id that tables show, and that are enough to name a request."""
@@ -60,7 +61,7 @@ def print_json_line(value: object) -> None:
 def plain(text: str, *, lines: bool = True) -> str:
     """`text`, which somebody else wrote, without what would steer a terminal or turn the reading direction around."""
     kept = "\n\t" if lines else ""
-    text = text.replace("\r\n", "\n")
+    text = made_harmless(text.replace("\r\n", "\n"))
     if not lines:
         text = " ".join(text.split())
     return "".join(char if char in kept or not _steers(char) else "\N{REPLACEMENT CHARACTER}" for char in text)
@@ -224,8 +225,8 @@ def _happened(entry: TimelineEntry) -> str:
 
 
 def _steers(char: str) -> bool:
-    # Control characters, halves of characters, and those that turn the reading direction around.
-    return unicodedata.category(char) in {"Cc", "Cs"} or "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"
+    # Control characters and halves of characters.
+    return unicodedata.category(char) in {"Cc", "Cs"}
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - JSON

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -184,8 +185,23 @@ def same_set(one: list[str], other: list[str]) -> bool:
 
 
 def same_line(one: str, other: str) -> bool:
-    """The service takes away white space around a name."""
-    return one.strip() == other.strip()
+    """Return whether the service keeps two names as the same one (`line`)."""
+    return line(one) == line(other)
+
+
+def line(text: str) -> str:
+    """Return `text` as the service keeps a name: composed (NFC), with single spaces, without the styles of emoji."""
+    return " ".join(unicodedata.normalize("NFC", re.sub("[\ufe0e\ufe0f]", "", text)).split())
+
+
+def same_value(one: str, other: str) -> bool:
+    """Return whether the service keeps two values as the same one: composed, without white space around them."""
+    return same_text(one.strip(), other.strip())
+
+
+def same_text(one: str, other: str) -> bool:
+    """Return whether two texts are the same in composed form (NFC), in which the service keeps them."""
+    return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
 
 
 def same_words(one: str, other: str) -> bool:
@@ -262,9 +278,11 @@ def _meaning(key: str, given: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         case "id":
             return value.lower()
         case "label":
-            return value.strip()
+            return line(value)
+        case "placeholder":
+            return unicodedata.normalize("NFC", value)
         case "options":
-            return [option.strip() for option in value]
+            return [line(option) for option in value]
     return value
 
 
@@ -288,7 +306,7 @@ def display_name(description: str, *, replace: bool = False) -> Argument:
 
 def description(meaning: str) -> Argument:
     """Text for people, empty unless given."""
-    return Argument(name="description", type=String(), description=meaning, default="", check=text())
+    return Argument(name="description", type=String(), description=meaning, default="", check=text(), same=same_text)
 
 
 def reference(name: str, meaning: str, *, required: bool = False, replace: bool = False) -> Argument:

@@ -12,7 +12,7 @@ from tf.types import Unknown
 from tf.utils import Diagnostics
 
 from justiam_provider import resources
-from justiam_provider.arguments import Argument, State
+from justiam_provider.arguments import Argument, State, line
 from justiam_provider.entity import Connected, Entity
 from justiam_provider.service import Failure
 
@@ -104,9 +104,9 @@ class Lookup(iface.DataSource):
 
     def _named(self, config: State) -> Iterator[dict[str, Any]]:
         parameters = {name: config[name] for name in self.FILTERS if config.get(name) is not None}
-        wanted = config[self.KEY].strip().lower()
+        wanted = line(config[self.KEY]).lower()
         for item in self._provider.service.every(self.ENTITY.PATH, **parameters):
-            if item[self.KEY].lower() == wanted:
+            if line(item[self.KEY]).lower() == wanted:
                 yield item
 
 

@@ -260,7 +260,7 @@ class AppMapping(Entity):
             description="Value of the claim.",
             required=True,
             check=text(1, 1000),
-            same=arguments.same_line,
+            same=arguments.same_value,
         ),
         references(
             "group_ids",

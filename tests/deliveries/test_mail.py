@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,10 +22,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from deliveries import send
+from deliveries import send, slack
 from deliveries.mail import Mail, compose
 from domain import deliveries
-from domain.deliveries import Attempt, Outbound, Smtp
+from domain.deliveries import Attempt, Contact, Outbound, Smtp
 from domain.events import Event
 from domain.integrations import REMINDER, Role, Target
 from tests.deliveries.conftest import DELIVERY_ID, REQUEST_ID, MakeEnvelope
@@ -262,6 +263,18 @@ async def test_links_nowhere_but_to_the_page_of_the_request(server: Server, enve
     assert re.findall(r'(?:href|src)="([^"]*)"', html) == [f"https://access.example.com/requests/{REQUEST_ID}"]
     assert "<img" not in html
     assert "&lt;img src=x onerror=y&gt;" in html
+
+
+def test_old_text_turns_nothing_in_a_mail_nor_in_slack(envelope: MakeEnvelope) -> None:
+    old = "\u202egpj.exe"
+    made = envelope(
+        template_name=old, app_name=old, justification=old, requester=Contact(email="a@example.com", name=old)
+    )
+    sent = read(compose("bob@example.com", Role.APPROVER, made, SENDER))
+    parts = "".join(part.get_content() for part in sent.iter_parts())
+    shown = json.dumps(slack.message(made), ensure_ascii=False) + parts + str(sent["Subject"])
+    assert "\u202e" not in shown
+    assert shown.count("\ufffdgpj.exe") >= 9
 
 
 async def test_does_without_a_link(server: Server, envelope: MakeEnvelope) -> None:

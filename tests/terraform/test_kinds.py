@@ -128,3 +128,23 @@ resource "justiam_user" "bot" {
         configured.apply()
         # However an address, a name and an id are written.
         configured.changes_nothing()
+
+
+class TestText:
+    async def test_that_the_service_writes_differently_is_no_difference(self, configured: Workspace) -> None:
+        names = ("Zoe\u0308", "a  b", "a\u00a0 b c", "\U0001f6e1\ufe0f x", "a \ufe0f b d", "\u6771\u3000\u4eac")
+        configured.write(
+            "\n".join(
+                f'resource "justiam_group" "g{number}" {{\n'
+                f'  name = " {name} ${{var.mark}}"\n  description = "{name}"\n}}'
+                for number, name in enumerate(names)
+            )
+        )
+        configured.apply()
+        configured.changes_nothing()
+
+    async def test_that_the_service_refuses_is_refused_at_its_argument(self, configured: Workspace) -> None:
+        configured.write('resource "justiam_group" "group" {\n  name = "a\u200b ${var.mark}"\n}\n')
+        said = configured.apply(code=1)
+        assert "U+200B ZERO WIDTH SPACE" in said
+        assert 'name = "a' in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final
 from urllib.parse import quote
@@ -10,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
+from psycopg.types.json import Jsonb
 from starlette.routing import Mount
 
 from db import web_sessions
@@ -190,15 +192,60 @@ async def test_the_development_sign_in_is_not_there_unless_it_is_asked_for(house
     assert not answer.cookies
 
 
+async def test_text_that_was_kept_before_it_was_checked_is_shown_and_turns_nothing(
+    root: Visitor, filled: dict[str, str]
+) -> None:
+    old = "\u202eold\u2066\u200b\u3164"
+    field = {"id": str(uuid4()), "label": old, "type": "select", "required": True, "placeholder": old, "options": [old]}
+    async with root.house.db.connection() as connection:
+        for statement in (
+            "UPDATE users SET name = %(old)s WHERE id = %(user_id)s",
+            "UPDATE groups SET name = %(old)s, description = %(old)s WHERE id = %(group_id)s",
+            "UPDATE applications SET name = %(old)s, description = %(old)s WHERE id = %(app_id)s",
+            "UPDATE app_mappings SET name = %(old)s, value = %(old)s WHERE id = %(mapping_id)s",
+            "UPDATE scheduled_tasks SET name = %(old)s, script = %(old)s WHERE id = %(task_id)s",
+            "UPDATE integrations SET name = %(old)s WHERE id = %(integration_id)s",
+            "UPDATE access_request_templates SET name = %(old)s, description = %(old)s, custom_fields = %(fields)s",
+            "UPDATE access_requests SET justification = %(old)s, template_name = %(old)s, app_name = %(old)s",
+            "UPDATE access_requests SET custom_answers = %(answers)s",
+            "UPDATE access_requests SET snapshot = jsonb_set(snapshot, '{custom_fields}', %(fields)s)",
+        ):
+            values = {**filled, "old": old, "fields": Jsonb([field]), "answers": Jsonb({field["id"]: old})}
+            await connection.execute(statement, values)
+    shows = 0
+    for path in [*PAGES, f"/api/v1/access-requests/{filled['request_id']}"]:
+        page = await root.get(_real(path, filled))
+        assert page.status_code < 500, path
+        if "json" not in page.headers.get("content-type", ""):
+            assert not set("\u202e\u2066") & set(page.text), path
+            shows += "\ufffdold" in page.text
+    assert shows >= 15
+    house = root.house
+    for path in ("/access-requests/all", "/access-request-templates", "/groups", "/app-mappings", "/scheduled-tasks"):
+        answer = await house.call("GET", path, house.admin)
+        assert (answer.status_code, old in json.loads(answer.text)["items"][0].values()) == (200, True), path
+    sent = {"template_id": filled["template_id"], "requested_duration_mins": 60, "justification": "an incident"}
+    answers = {"custom_answers": {field["id"]: old}}
+    answer = await house.call("POST", "/access-requests", house.admin, json={**sent, **answers})
+    assert answer.status_code == 201, answer.text
+    blank = {**sent, **answers, "justification": "\u200b\u3164"}
+    answer = await house.call("POST", "/access-requests", await house.person("blank"), json=blank)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "justification")
+    message = {"body": "\u2800"}
+    answer = await house.call("POST", f"/access-requests/{filled['request_id']}/messages", house.admin, json=message)
+    assert answer.status_code == 422
+
+
 _GARBLED_URLS: Final = ("http://[", "http://]", "http://a:b", "http://a:99999999", "http://[::1", "[", "//", "", "\xff")
 
 
 @pytest.mark.parametrize("garbled", _GARBLED_URLS)
 async def test_an_origin_that_cannot_be_parsed_is_another_site(house: House, garbled: str) -> None:
-    origin = {"Origin": garbled.encode("latin-1")}
     for host in ("service.test", garbled.removeprefix("http://")):
         for path in ("/sign-in/as", "/sign-out"):
-            answer = await house.client.post(path, headers={**origin, "Host": host.encode("latin-1")})
+            answer = await house.client.post(
+                path, headers={b"Origin": garbled.encode("latin-1"), b"Host": host.encode("latin-1")}
+            )
             assert answer.status_code == 403, (garbled, host, path)
 
 
@@ -214,7 +261,16 @@ async def test_a_garbled_host_equals_no_garbled_origin(new_database: Databases) 
 
 
 _ODD_BYTES: Final = (b"\xff\xfe", b"\xed\xa0\x80", b"x" * 9_000, b"[", b"%00%ff", b";,=\"'\\")
-_ODD_HEADERS: Final = ("Cookie", "Accept", "Referer", "Host", "Traceparent", "Tracestate", "X-Request-Id", "Origin")
+_ODD_HEADERS: Final = (
+    b"Cookie",
+    b"Accept",
+    b"Referer",
+    b"Host",
+    b"Traceparent",
+    b"Tracestate",
+    b"X-Request-Id",
+    b"Origin",
+)
 
 
 async def test_no_header_makes_a_page_fail(root: Visitor) -> None:
@@ -222,7 +278,7 @@ async def test_no_header_makes_a_page_fail(root: Visitor) -> None:
     for name in _ODD_HEADERS:
         for odd in _ODD_BYTES:
             for value in (odd, b"00-" + odd, b"justiam_flash=" + odd):
-                headers = {"Cookie": session, name: session + value if name == "Cookie" else value}
+                headers = {b"Cookie": session, name: session + value if name == b"Cookie" else value}
                 answer = await root.house.client.get("/requests", headers=headers)
                 assert answer.status_code in {200, 303}, (name, value)
 

@@ -57,12 +57,12 @@ async def assert_goes_on(world: World, request_id: UUID, cast: Cast) -> None:
 async def test_a_proven_signal_decides(world: World, action: Action, who: str, status: Status) -> None:
     cast = await world.record.cast()
     request_id = await world.request(cast)
-    await world.signal(request_id, action, getattr(cast, who), comment="by a script")
+    await world.signal(request_id, action, getattr(cast, who), comment="by a \u202escript")
     await world.status_is(request_id, status)
     entry = (await world.record.timeline(request_id))[-1]
     assert (entry["actor"], entry["verified"]) == (getattr(cast, who).email, True)
     assert entry["detail"]["channel"] == "signal"
-    assert entry["detail"]["comment"] == "by a script"
+    assert entry["detail"]["comment"] == "by a \ufffdscript"
 
 
 async def test_an_actor_without_proof_changes_nothing(world: World) -> None:
