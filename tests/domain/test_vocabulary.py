@@ -67,8 +67,8 @@ class TestEvents:
 
 class TestErrors:
     def test_codes_are_those_of_the_design_and_those_for_what_is_away(self) -> None:
-        away = {"record_unavailable", "issuer_unavailable", "secret_unreadable", "too_many_calls"}
-        assert set(ERRORS_BY_CODE) == OF_THE_DESIGN | away
+        later = {"changed_meanwhile", "record_unavailable", "issuer_unavailable", "secret_unreadable", "too_many_calls"}
+        assert set(ERRORS_BY_CODE) == OF_THE_DESIGN | later
 
     def test_an_invalid_value_is_named_by_its_field(self) -> None:
         error = Invalid(("name", "is required"), ("app_id", "is unknown"))
