@@ -36,6 +36,8 @@ CONFIG = {
 }
 APPROVERS = [Approver(id="1", email="bob@example.com", name="Bob"), Approver(id="2", email="c@example.com", name="C")]
 SECRET = 'hush-hush "and" 100% hush'
+SPELT_DIFFERENTLY = "hush/hüsh <\"'a\\nd&'\"> 100%+\x07\U0001f600\u2028\u200b hush~"
+"""Each encoder that is listed writes it in its own way."""
 
 
 @pytest.fixture(scope="session")
@@ -145,24 +147,83 @@ class TestOutput:
         assert result.ending is Ending.FAILED
         assert "printed more than" in (result.error or "")
 
-    async def test_shows_no_secret_however_it_is_spelt(self, cache: Path) -> None:
+    async def test_shows_no_secret_in_any_listed_spelling(self, cache: Path) -> None:
         result = await carried_out(
             """
-import json, sys, urllib.parse
+import base64, json, sys, urllib.parse
 from justiam import secrets
 
 def run():
     value = secrets.get("TOKEN")
-    print(value, json.dumps(value), repr(value), urllib.parse.quote(value, safe=""))
+    print(value, json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value), repr(value.encode()))
+    print(urllib.parse.quote(value), urllib.parse.quote(value, safe=""), urllib.parse.urlencode({"q": value}))
+    print(value.strip(), base64.b64encode(f"user:{value}".encode()).decode(), value.encode().hex())
     sys.stdout.write(value[:7]); sys.stdout.flush()
     sys.stdout.write(value[7:])
     raise ValueError(value)
 """,
             cache,
+            secrets={"TOKEN": SPELT_DIFFERENTLY},
         )
+        assert result.error == "ValueError: ********"
+        assert not re.search("hush|ü|%C3|68757368|aHVza", result.output), result.output
+        assert result.output.count("********") >= 12
+
+    async def test_is_masked_before_it_is_cut(self, cache: Path) -> None:
+        # The masks are shorter than the secret, so that the end of what is read is within what is kept.
+        long = "0123456789" * 3_000
+        script = "from justiam import secrets\ndef run():\n    print('abc' + secrets.get('TOKEN') * 5)"
+        result = await carried_out(script, cache, secrets={"TOKEN": long})
+        assert result.output == "abc********\n… (truncated)"
+        assert result.output_truncated
+
+    async def test_of_a_killed_script_does_not_end_in_the_beginning_of_a_secret(self, cache: Path) -> None:
+        script = """
+import os, time
+from justiam import secrets
+
+def run():
+    os.write(1, b"token: " + secrets.get("TOKEN").encode()[:-5])
+    time.sleep(60)
+"""
+        result = await carried_out(script, cache, seconds=1)
+        assert (result.ending, result.output) == (Ending.TIMED_OUT, "token: ********")
+
+    async def test_of_the_compiler_is_masked(self, cache: Path) -> None:
+        script = f"package task\n\nfunc Run() (string, error) {{ return {json.dumps(SECRET)} + 1, nil }}\n"
+        result = await go(script, cache)
+        assert "mismatched types" in result.output
         assert "hush" not in result.output
-        assert "hush" not in (result.error or "")
-        assert result.output.count("********") >= 5
+
+    async def test_of_go_shows_no_secret_in_any_listed_spelling(self, cache: Path) -> None:
+        script = """package task
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"net/url"
+	"secrets"
+)
+
+func Run() (string, error) {
+	value := secrets.Get("TOKEN")
+	asJSON, _ := json.Marshal(value)
+	fmt.Println(value, string(asJSON))
+	fmt.Printf("%q %+q %#q %x %X\\n", value, value, value, value, value)
+	fmt.Println(url.QueryEscape(value), url.PathEscape(value), (&url.URL{Path: value}).String())
+	fmt.Println(url.UserPassword("user", value), url.Values{"q": {value}}.Encode(), html.EscapeString(value))
+	fmt.Println(base64.StdEncoding.EncodeToString([]byte(value)), base64.RawURLEncoding.EncodeToString([]byte(value)))
+	return hex.EncodeToString([]byte(value)), errors.New(value)
+}
+"""
+        result = await go(script.replace("\\\\", "\\"), cache, secrets={"TOKEN": SPELT_DIFFERENTLY})
+        assert result.ending is Ending.FAILED
+        assert not re.search("(?i)hush|ü|%C3|68757368|aHVza", result.output), result.output
+        assert result.output.count("********") >= 16, result.output
 
     async def test_need_not_be_text(self, cache: Path) -> None:
         result = await carried_out("import os\ndef run():\n    os.write(1, b'\\xff\\x00ok')", cache)
