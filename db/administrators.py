@@ -46,7 +46,9 @@ async def _administrators(db: Database) -> UUID:
     for number in count(1):
         name = ADMINISTRATORS.name if number == 1 else f"{ADMINISTRATORS.name} {number}"
         async with db.connection() as connection:
-            rows = await connection.execute("SELECT id, permissions FROM groups WHERE lower(name) = %s", [name])
+            rows = await connection.execute(
+                "SELECT id, permissions FROM groups WHERE folded_name(name) = folded_name(%s)", [name]
+            )
             group = await rows.fetchone()
         if group is None:
             return (await groups.create(db, OPERATOR, ADMINISTRATORS.model_copy(update={"name": name}))).id

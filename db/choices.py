@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from db.database import Database
+from db.folding import within as within_name
 from db.paging import LARGEST_LIMIT
 
 MOST_OTHERS: Final = LARGEST_LIMIT
@@ -81,10 +82,10 @@ async def choices(
             ({select}, true AS chosen FROM {table.name} WHERE {table.condition} AND {table.key} = ANY(%(keys)s))
             UNION ALL
             ({select}, false FROM {table.name} WHERE {table.condition} AND {table.key} <> ALL(%(keys)s)
-             AND position(lower(%(sought)s::text) IN lower(name)) > 0
+             AND folded_name(name) LIKE folded_name(%(sought)s)
              ORDER BY created_at DESC, id DESC LIMIT %(limit)s)
             """,
-            {"keys": list(keys.values()), "sought": sought, "within": within, "limit": MOST_OTHERS + 1},
+            {"keys": list(keys.values()), "sought": within_name(sought), "within": within, "limit": MOST_OTHERS + 1},
         )
         found = await rows.fetchall()
     known = {row["key"]: _choice(row) for row in found if row["chosen"]}
@@ -99,12 +100,12 @@ async def choices(
 async def by_name(db: Database, source: Source, name: str) -> UUID | None:
     """Return the id of the entry that has this name, in any case; None where there is none.
 
-    For entries whose names differ from each other, also in lower case.
+    For entries whose names differ from each other, in any case.
     """
     table = source.value
     async with db.connection() as connection:
         rows = await connection.execute(
-            f"SELECT id FROM {table.name} WHERE {table.condition} AND lower(name) = lower(%s::text)", [name]
+            f"SELECT id FROM {table.name} WHERE {table.condition} AND folded_name(name) = folded_name(%s)", [name]
         )
         row = await rows.fetchone()
     return None if row is None else row["id"]

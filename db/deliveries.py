@@ -64,7 +64,7 @@ _TOLD: Final = f"""
       AND i.settings -> 'roles' @> '"handled"'
       AND m.id = ANY(r.notified_ids)
       AND m.principal_id IS DISTINCT FROM (
-          SELECT coalesce(a.owner_id, a.id) FROM users a WHERE lower(a.email) = lower(t.actor))
+          SELECT coalesce(a.owner_id, a.id) FROM users a WHERE folded_address(a.email) = folded_address(t.actor))
     UNION
     SELECT m.email, 'requester', t.event, t.payload, now()
     FROM ({_MAILBOXES}) m

@@ -55,16 +55,16 @@ def _email(who: str) -> str:
     return f"{who}@example.com"
 
 
-async def _find(db: Database, table: str, column: str, value: str) -> UUID | None:
+async def _find(db: Database, table: str, column: str, value: str, fold: str = "folded_name") -> UUID | None:
     async with db.connection() as connection:
         # The identifiers are those written below.
-        rows = await connection.execute(f"SELECT id FROM {table} WHERE lower({column}) = lower(%s)", [value])
+        rows = await connection.execute(f"SELECT id FROM {table} WHERE {fold}({column}) = {fold}(%s)", [value])
         row = await rows.fetchone()
     return None if row is None else row["id"]
 
 
 async def _person(db: Database, who: str, name: str) -> UUID:
-    found = await _find(db, "users", "email", _email(who))
+    found = await _find(db, "users", "email", _email(who), "folded_address")
     return found or (await users.create(db, UserValues(email=_email(who), name=name))).id
 
 

@@ -16,6 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db import attention
 from db.database import Database
+from db.folding import within
 from db.paging import Page, Position, newest_first
 from db.tables import Group, GroupMember, Template, User
 from db.uniqueness import unique
@@ -65,7 +66,7 @@ async def list_groups(db: Database, position: Position, *, name: str | None = No
     """
     query = select(Group).where(~col(Group.system))
     if name is not None:
-        query = query.where(func.lower(Group.name).contains(name.lower(), autoescape=True))
+        query = query.where(func.folded_name(Group.name).like(func.folded_name(within(name))))
     async with db.session() as session:
         rows = await session.exec(newest_first(query, position, col(Group.created_at), col(Group.id)))
         views = [_view(group) for group in rows]

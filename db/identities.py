@@ -204,7 +204,8 @@ class _Group:
     id: UUID
     name: str
     permissions: frozenset[str]
-    named: bool
+    named: frozenset[str]
+    """Those of the names that the issuer says which are this group's."""
 
 
 async def _known(connection: Connection, identity: Identity) -> _Known | None:
@@ -224,7 +225,7 @@ async def _link_by_email(connection: Connection, identity: Identity, email: str)
         """
         INSERT INTO user_identities (issuer, subject, user_id)
         SELECT %(issuer)s, %(subject)s, id FROM users
-        WHERE lower(email) = lower(%(email)s) AND active AND owner_id IS NULL
+        WHERE folded_address(email) = folded_address(%(email)s) AND active AND owner_id IS NULL
           -- In any case, but of ASCII alone: the Kelvin sign is a k in lower case, and its mailbox somebody else's.
           AND lower(email COLLATE "C") = lower(%(email)s COLLATE "C")
           AND NOT EXISTS (SELECT FROM user_identities c WHERE c.user_id = users.id AND c.created_user)
@@ -292,12 +293,12 @@ async def _follow(db: Database, identity: Identity, said: GroupsSaid) -> GroupsF
     if left:
         # The workflows are told by the next worker that looks.
         await attention.mark_late(db, [], group_ids=left)
-    there = {group.name.casefold() for group in named}
+    there = {name for group in named for name in group.named}
     return GroupsFollowed(
         joined=joined,
         left=left,
         refused=sorted(group.name for group in named if group.id not in filled),
-        unknown=sorted(name for name in said.names if name.casefold() not in there),
+        unknown=sorted(name for name in said.names if name not in there),
     )
 
 
@@ -307,10 +308,10 @@ async def _claimed_groups(session: AsyncSession, user_id: UUID, issuer: str, nam
         rows = await connection.execute(
             """
             SELECT g.id, g.name, g.permissions,
-                   lower(g.name) = ANY(ARRAY(SELECT lower(n) FROM unnest(%(names)s::text[]) n)) AS named
+                   ARRAY(SELECT n FROM unnest(%(names)s::text[]) n WHERE folded_name(n) = folded_name(g.name)) AS named
             FROM groups g
             WHERE NOT g.system AND (
-                lower(g.name) = ANY(ARRAY(SELECT lower(n) FROM unnest(%(names)s::text[]) n))
+                folded_name(g.name) = ANY(ARRAY(SELECT folded_name(n) FROM unnest(%(names)s::text[]) n))
                 OR g.id = ANY(ARRAY(
                     SELECT group_id FROM group_members WHERE user_id = %(user_id)s AND issuer = %(issuer)s
                 ))
@@ -320,7 +321,8 @@ async def _claimed_groups(session: AsyncSession, user_id: UUID, issuer: str, nam
             {"names": list(names), "user_id": user_id, "issuer": issuer},
         )
         return [
-            _Group(row["id"], row["name"], frozenset(row["permissions"]), row["named"]) for row in await rows.fetchall()
+            _Group(row["id"], row["name"], frozenset(row["permissions"]), frozenset(row["named"]))
+            for row in await rows.fetchall()
         ]
 
 

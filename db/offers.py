@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from db.database import Connection
+from db.folding import within
 from db.requests import GroupRef
 from domain.custom_fields import CustomField
 from domain.deciding import Person, may_ask
@@ -68,10 +69,10 @@ async def list_offers(connection: Connection, person: Person, sought: str = "") 
     rows = await connection.execute(
         f"""
         {_OFFER}
-        WHERE %(sought)s = '' OR strpos(lower(concat_ws(' ', t.name, a.name, t.description)), lower(%(sought)s)) > 0
-        ORDER BY lower(a.name), lower(t.name), t.id LIMIT {MOST}
+        WHERE folded_name(concat_ws(' ', t.name, a.name, t.description)) LIKE folded_name(%(sought)s)
+        ORDER BY folded_name(a.name), folded_name(t.name), t.id LIMIT {MOST}
         """,
-        {"person_id": person.id, "sought": sought},
+        {"person_id": person.id, "sought": within(sought)},
     )
     return [Offer.model_validate(row, context=STORED) for row in await rows.fetchall() if _is_for(person, row)]
 

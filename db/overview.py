@@ -63,7 +63,7 @@ async def overview(connection: Connection) -> Overview:
         """
         SELECT app_id, app_name, count(*) AS grants, sum(count(*)) OVER () AS all_grants FROM access_requests
         WHERE status = 'approved' AND expires_at > now()
-        GROUP BY app_id, app_name ORDER BY grants DESC, lower(app_name), app_id LIMIT %s
+        GROUP BY app_id, app_name ORDER BY grants DESC, folded_name(app_name), app_id LIMIT %s
         """,
         [_MOST_APPLICATIONS],
     )

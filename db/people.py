@@ -6,6 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from db.database import Connection
+from domain.addresses import sought_address
 from domain.deciding import Person
 
 PERSON_COLUMNS: Final = """
@@ -58,7 +59,7 @@ async def find(connection: Connection, actor: str) -> Person | None:
     try:
         condition, value = "u.id = %s", UUID(actor)
     except ValueError:
-        condition, value = "lower(u.email) = lower(%s)", actor  # type: ignore[assignment]
+        condition, value = "folded_address(u.email) = folded_address(%s)", sought_address(actor)  # type: ignore[assignment]
     rows = await connection.execute(f"SELECT {PERSON_COLUMNS} FROM users u WHERE {condition}", [value])
     row = await rows.fetchone()
     return None if row is None else person(row)

@@ -12,8 +12,10 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from db.database import Connection
+from db.folding import within
 from db.paging import Page, Position
 from domain.actors import TEMPORARY_GROUP_PREFIX, SystemActor, workflow_id
+from domain.addresses import sought_address
 from domain.custom_fields import Answers, CustomField
 from domain.deciding import Asked, Person
 from domain.states import Status, Verdict, verdict
@@ -139,8 +141,8 @@ _BEFORE: Final = "(r.created_at, r.id) < (%(before_at)s, %(before_id)s)"
 _OLDEST: Final = " ORDER BY r.created_at, r.id LIMIT %(limit)s"
 _AFTER: Final = "(r.created_at, r.id) > (%(before_at)s, %(before_id)s)"
 
-# Lowered by the database on both sides: its idea of lower case is not Python's for every letter.
-_SOUGHT: Final = "lower(s.email) LIKE lower(%(requester)s)"
+# Folded by the database on both sides: its idea of case is not Python's for every letter.
+_SOUGHT: Final = "folded_address(s.email) LIKE folded_address(%(requester)s)"
 _OF_SOUGHT: Final = f"""
     WITH sample AS MATERIALIZED (
         SELECT s.id FROM users s WHERE {_SOUGHT} LIMIT 51
@@ -280,7 +282,7 @@ async def list_all(
             conditions.append(condition)
     if requester is None:
         return await _list(connection, conditions, parameters, position)
-    parameters["requester"] = f"%{_literally(requester)}%"
+    parameters["requester"] = within(sought_address(requester))
     wanted = [*conditions, _BEFORE] if position.before else conditions
     found = _OF_SOUGHT.format(where=f"WHERE {' AND '.join(wanted)}" if wanted else "", also=_and(wanted))
     return await _list(connection, [f"r.id = ANY(ARRAY({found}))"], parameters, position, prepare=False)
@@ -370,8 +372,3 @@ def asked(row: dict[str, Any]) -> Asked:
 
 def _and(conditions: list[str]) -> str:
     return "".join(f" AND {condition}" for condition in conditions)
-
-
-def _literally(text: str) -> str:
-    """`text` with the wildcards of LIKE taken as themselves."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

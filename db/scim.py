@@ -90,7 +90,9 @@ async def create_user(db: Database, caller: Person, resource: scim.User) -> scim
     known_as = account.user_name or account.email
     async with db.session() as session:
         gone = select(col(User.id)).where(
-            func.lower(USER_NAME) == func.lower(known_as), col(User.left_at).is_not(None), col(User.owner_id).is_(None)
+            func.folded_address(USER_NAME) == func.folded_address(known_as),
+            col(User.left_at).is_not(None),
+            col(User.owner_id).is_(None),
         )
         user_id = (await session.exec(gone)).one_or_none()
     came_back = False

@@ -29,6 +29,7 @@ from sqlmodel import col
 
 from db.tables import Group, GroupMember, User
 from domain import scim
+from domain.addresses import sought_address
 from domain.scim import parsed_ids
 from domain.text import storable
 
@@ -72,6 +73,7 @@ _OF_GROUPS: Final[Mapping[str, Column]] = {
     "meta.created": col(Group.created_at),
 }
 _IDS: Final = frozenset({"id", "members.value"})
+_ADDRESSES: Final = frozenset({"user_name", "emails.value"})
 _NO_TEXT: Final = frozenset({"active", "emails.primary", "meta.created"})
 _OF_TEXT: Final = frozenset({CompareOperator.co, CompareOperator.sw, CompareOperator.ew})
 
@@ -156,8 +158,10 @@ class _Condition(FilterVisitor[Column]):
             value = coerce_value(binding, value)
         else:
             value = self._text(node)
-            if name != "external_id":
-                column, value = func.lower(column), func.lower(value)
+            if name in _ADDRESSES:
+                column, value = func.folded_address(column), func.folded_address(sought_address(value))
+            elif name != "external_id":
+                column, value = func.folded_name(column), func.folded_name(value)
         return _of_members(name, _COMPARED[node.op](column, value))
 
     def _text(self, node: Comparison) -> str:

@@ -69,15 +69,15 @@ class User(SQLModel, table=True):
 
     __tablename__ = "users"
     __table_args__ = (
-        Index("uq_users_email", text("lower(email)"), unique=True),
+        Index("uq_users_email", text("folded_address(email)"), unique=True),
         Index(
             "ix_users_email_trgm",
-            literal_column("lower(email)").label("lowered"),
+            literal_column("folded_address(email)").label("folded"),
             postgresql_using="gin",
-            postgresql_ops={"lowered": "gin_trgm_ops"},
+            postgresql_ops={"folded": "gin_trgm_ops"},
         ),
         Index("ix_users_created", text("created_at DESC"), text("id DESC")),
-        Index("uq_users_user_name", text("lower(coalesce(user_name, email))"), unique=True),
+        Index("uq_users_user_name", text("folded_address(coalesce(user_name, email))"), unique=True),
         Index("uq_users_external_id", "external_id", unique=True),
     )
 
@@ -117,7 +117,7 @@ class Group(SQLModel, table=True):
         CheckConstraint("system = (expires_at IS NOT NULL)", name="system_expires"),
         CheckConstraint("NOT system OR permissions = '{}'", name="system_without_permissions"),
         CheckConstraint("system = (substr(id::text, 15, 1) = '8')", name="system_by_id"),
-        Index("uq_groups_name", text("lower(name)"), unique=True),
+        Index("uq_groups_name", text("folded_name(name)"), unique=True),
         Index("uq_groups_external_id", "external_id", unique=True),
         Index("ix_groups_created", text("created_at DESC"), text("id DESC"), postgresql_where=text("NOT system")),
         Index("ix_groups_permissions", "permissions", postgresql_using="gin", postgresql_where=text("NOT system")),
@@ -156,7 +156,7 @@ class Application(SQLModel, table=True):
 
     __tablename__ = "applications"
     __table_args__ = (
-        Index("uq_applications_name", text("lower(name)"), unique=True),
+        Index("uq_applications_name", text("folded_name(name)"), unique=True),
         Index("ix_applications_created", text("created_at DESC"), text("id DESC")),
     )
 
@@ -180,7 +180,7 @@ class AppMapping(SQLModel, table=True):
 
     __tablename__ = "app_mappings"
     __table_args__ = (
-        Index("uq_app_mappings_name", "app_id", text("lower(name)"), unique=True),
+        Index("uq_app_mappings_name", "app_id", text("folded_name(name)"), unique=True),
         Index("ix_app_mappings_created", text("created_at DESC"), text("id DESC")),
     )
 

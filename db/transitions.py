@@ -21,6 +21,7 @@ from db.runs import Change
 from db.timeline import add_to_timeline
 from domain import deciding, events
 from domain.actors import Permission, SystemActor, temporary_group_id, temporary_group_name
+from domain.addresses import sought_address
 from domain.deciding import Person, Standing
 from domain.errors import Forbidden, NotFound, RequestNotActive, RequestNotPending
 from domain.events import EVENT_OF, Event
@@ -299,7 +300,9 @@ def _claimed_key(transition: Transition) -> str:
 def _is_named(person: Person, transition: Transition) -> bool:
     """Return whether the `actor` beside a proof, if any, is the person that the proof names."""
     claimed = transition.actor
-    return claimed is None or claimed.lower() in {person.email.lower(), str(person.id)}
+    if claimed is None or claimed.lower() == str(person.id):
+        return True
+    return sought_address(claimed).lower() == person.email.lower()
 
 
 def _refusal(  # noqa: PLR0911 - one return for each reason

@@ -15,11 +15,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db import attention, claims, people
 from db.database import Connection, Database, driver_connection
+from db.folding import within
 from db.paging import Page, Position, newest_first
 from db.tables import ApiToken, Group, GroupMember, User, UserIdentity, WebSession
 from db.uniqueness import unique
 from db.views import Versioned
 from domain.actors import Permission
+from domain.addresses import sought_address
 from domain.deciding import Person
 from domain.directory import UserReplacement, UserValues, refuse_giving
 from domain.errors import Invalid, NotFound
@@ -82,7 +84,7 @@ async def list_users(db: Database, position: Position, *, email: str | None = No
     """
     query = select(User)
     if email is not None:
-        query = query.where(func.lower(User.email).contains(email.lower(), autoescape=True))
+        query = query.where(func.folded_address(User.email).like(func.folded_address(within(sought_address(email)))))
     async with db.session() as session:
         rows = await session.exec(newest_first(query, position, col(User.created_at), col(User.id)))
         views = [_view(user) for user in rows]

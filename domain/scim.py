@@ -31,6 +31,7 @@ from scim2_models import (
 from scim2_models.path import AttrPath, CompareOperator, Comparison, ValuePath
 
 from domain.addresses import Email as Address
+from domain.addresses import sought_address
 from domain.errors import Invalid
 from domain.text import SEEN_WHOLE, STORABLE, UNTURNED, VISIBLE, Name
 from domain.versions import version_of
@@ -158,6 +159,9 @@ def account(user: User) -> Account:
         Invalid: it has no address, or something in it is none of what it should be.
     """
     user_name = _checked(_IDENTIFIER, "userName", user.user_name)
+    if (normal := sought_address(user_name)).casefold() != user_name.casefold():
+        # In Punycode, or in full width. Kept as all addresses are, so that any spelling finds it.
+        user_name = normal
     address = _address_that_counts(user.emails or [])
     email = _checked(_ADDRESS, "emails.value", address.value)
     parts = {} if user.name is None else user.name.model_dump(exclude_none=True, by_alias=True)

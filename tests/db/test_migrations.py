@@ -96,3 +96,43 @@ async def test_every_foreign_key_has_an_index(db: Database) -> None:
         bare = {row["bare"] for row in await rows.fetchall()}
     # Users are never deleted, so nobody ever asks what refers to one of them.
     assert bare <= {"access_request_messages.author_id", "access_tokens.user_id"}
+
+
+def test_names_that_become_one_do_not_stop_an_upgrade(empty: str) -> None:
+    """The older one keeps its name; the audit log says what became of the other."""
+    migrate.upgrade(empty, "0012")
+    with psycopg.connect(empty) as connection:
+        for table, column, values in (
+            ("applications", "name", ("Straße", "STRASSE", "strasse (2)")),
+            ("groups", "name", ("ομάδας", "ΟΜΆΔΑΣ")),
+            ("users", "email", ("ς@example.com", "\u03c3@example.com")),
+        ):
+            for number, value in enumerate(values):
+                row = {
+                    "id": f"{number:08}-0000-4000-8000-000000000000",
+                    column: value,
+                    "created_at": f"2026-01-0{number + 1}",
+                }
+                row |= {"description": ""} if table != "users" else {"name": "x"}
+                connection.execute(
+                    sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+                        sql.Identifier(table),
+                        sql.SQL(", ").join(map(sql.Identifier, row)),
+                        sql.SQL(", ").join(map(sql.Literal, row.values())),
+                    )
+                )
+    migrate.upgrade(empty)
+    with psycopg.connect(empty) as connection:
+        assert connection.execute("SELECT name FROM applications ORDER BY id").fetchall() == [
+            ("Straße",),
+            ("STRASSE (3)",),
+            ("strasse (2)",),
+        ]
+        assert connection.execute("SELECT name FROM groups ORDER BY id").fetchall() == [("ομάδας",), ("ΟΜΆΔΑΣ (2)",)]
+        assert connection.execute("SELECT email FROM users ORDER BY id").fetchall() == [
+            ("ς@example.com",),
+            ("\u03c3+2@example.com",),
+        ]
+        changed = connection.execute("SELECT kind FROM audit_log WHERE actor LIKE 'migration:%' ORDER BY id").fetchall()
+        assert len(changed) == 3
+    migrate.check(empty)

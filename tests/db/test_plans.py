@@ -230,8 +230,9 @@ async def explained(full: tuple[str, Busy]) -> AsyncIterator[Explained]:
 
     def keep(notice: Diagnostic) -> None:
         _, _, report = (notice.message_primary or "").partition("plan:\n")
-        if report:
-            plans.append(Plan.of(json.loads(report)))
+        # A function that the planner evaluates, of a constant value, is reported as well. It reads nothing.
+        if report and (told := json.loads(report))["Plan"]["Node Type"] != "Result":
+            plans.append(Plan.of(told))
 
     async with Database(url, max_connections=1) as db:
         async with db.connection() as connection:
