@@ -334,7 +334,7 @@ def references(name: str, meaning: str, *, ordered: bool = True) -> Argument:
     )
 
 
-def flag(name: str, meaning: str, *, default: bool) -> Argument:
+def flag(name: str, meaning: str, *, default: Any = Unknown) -> Argument:  # noqa: ANN401
     """Yes or no."""
     return Argument(name=name, type=Bool(), description=meaning, default=default)
 

@@ -11,7 +11,7 @@ from tf.types import List, Set, Unknown
 from tf.utils import Diagnostics
 
 from justiam_provider.arguments import Argument, Place, Problem, State, identifier
-from justiam_provider.service import Failure, Service
+from justiam_provider.service import CHANGED, Failure, Service, Thing
 
 
 class Connected(Protocol):
@@ -45,6 +45,11 @@ class Entity(iface.Resource):
         self._provider = provider
         self.config: State = {}
         """The configuration while it is applied: what is write-only stands here and nowhere else."""
+        self.tag = ""
+        """The version that Terraform knows; it keeps it beside the state, from a refresh through the plan to the apply.
+
+        Empty where it is not known, as in a state of an earlier version of the provider: then any version is replaced.
+        """
 
     @classmethod
     def get_name(cls) -> str:
@@ -121,21 +126,24 @@ class Entity(iface.Resource):
         except Failure as failure:
             self._explain(ctx.diagnostics, "read", failure)
             return current
-        return None if answer is None else self.state(answer, current)
+        if answer is None:
+            return None
+        self.tag = answer.tag
+        return self.state(answer, current)
 
     def update(self, ctx: iface.UpdateContext, current: State, planned: State) -> State:
-        """Set every value."""
+        """Set every value, unless somebody changed one since Terraform read them."""
         try:
-            answer = self._service.put(self._path(current["id"]), self.changed_body(planned))
+            answer = self.replaced(current, planned, self.changed_body(planned))
         except Failure as failure:
             self._explain(ctx.diagnostics, "update", failure)
             return current
         return self._completed(ctx.diagnostics, "update", answer, planned)
 
     def delete(self, ctx: iface.DeleteContext, current: State) -> State | None:
-        """Delete it, unless the service refuses."""
+        """Delete it, unless the service refuses or somebody changed it since Terraform read it."""
         try:
-            self._service.delete(self._path(current["id"]))
+            self._service.delete(self._path(current["id"]), tag=self.tag)
         except Failure as failure:
             self._explain(ctx.diagnostics, "delete", failure)
             return current
@@ -155,6 +163,41 @@ class Entity(iface.Resource):
             ctx.diagnostics.add_error(f"Cannot import the {self.THING}", f"There is none with the id {id}.")
             return None
         return self.state(answer, {})
+
+    def replaced(self, current: State, planned: State, body: dict[str, Any]) -> Thing:
+        """Set the values of `body`, unless the object is in another version than the plan was made from.
+
+        What is as planned already counts as done: a call whose answer was lost is repeated, and the service
+        deactivates service accounts with their owner.
+
+        Args:
+            current: the state that the plan was made from.
+            planned: what the object is to be.
+            body: what the service is sent.
+
+        Raises:
+            Failure: there is no answer that could be used; with the code `CHANGED`, the object was changed.
+        """
+        path = self._path(current["id"])
+        try:
+            answer: Thing = self._service.put(path, body, tag=self.tag)
+        except Failure as failure:
+            if failure.code != CHANGED:
+                raise
+            now: Thing = self._service.get(path)
+            wanted = {**current, **{name: planned[name] for name in body if name in planned}}
+            # Whether a secret arrived cannot be read.
+            secret = any(each.write_only and each.name in body for each in self.ARGUMENTS)
+            if secret or self._changes(wanted, now):
+                raise Failure(failure.detail, CHANGED, changed=tuple(self._changes(current, now))) from failure
+            return now
+        return answer
+
+    def _changes(self, state: State, answer: Thing) -> list[str]:
+        """The arguments that are not what `state` says."""
+        found = self.state(answer, state)
+        known = [each.name for each in self.ARGUMENTS if state[each.name] is not Unknown]
+        return [name for name in known if found[name] != state[name]]
 
     # Between the two
 
@@ -198,11 +241,12 @@ class Entity(iface.Resource):
                 state[argument.name] = None if before is Unknown else before
         return state
 
-    def _completed(self, diags: Diagnostics, doing: str, answer: dict[str, Any], planned: State) -> State:
+    def _completed(self, diags: Diagnostics, doing: str, answer: Thing, planned: State) -> State:
         try:
             answer = self.also(answer, planned)
         except Failure as failure:
             self._explain(diags, doing, failure)
+        self.tag = answer.tag
         return self.state(answer, planned)
 
     def _path(self, entity_id: str) -> str:
@@ -215,6 +259,14 @@ class Entity(iface.Resource):
             path, rest = self._place(field, message)
             diags.add_error(summary, f"{rest}{message}.", path)
         if failure.errors:
+            return
+        if failure.code == CHANGED:
+            names = f": {', '.join(failure.changed)}" if failure.changed else ""
+            diags.add_error(
+                summary,
+                f"It was changed since Terraform read it{names}. Nothing was overwritten. Run terraform plan again: "
+                f"it shows what the {self.THING} is now. ({failure.code})",
+            )
             return
         detail = f"{failure.detail} ({failure.code})" if failure.code else failure.detail
         taken = doing in {"create", "update"} and failure.code == "in_use"

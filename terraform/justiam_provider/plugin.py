@@ -80,8 +80,11 @@ class Servicer(ProviderServicer):
         del context
         diags = Diagnostics()
         entity = self._entity(request.type_name)
+        entity.tag = request.private.decode()
         state = entity.read(iface.ReadContext(diags, request.type_name), read_dynamic_value(request.current_state))
-        return pb.ReadResource.Response(new_state=to_dynamic_value(state), diagnostics=diags.to_pb())
+        return pb.ReadResource.Response(
+            new_state=to_dynamic_value(state), private=entity.tag.encode(), diagnostics=diags.to_pb()
+        )
 
     def PlanResourceChange(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
         """Say what will be, from the configuration and what there is."""
@@ -93,6 +96,7 @@ class Servicer(ProviderServicer):
         replacing = entity.replacing(plan, prior) if prior else []
         return pb.PlanResourceChange.Response(
             planned_state=to_dynamic_value(plan),
+            planned_private=request.prior_private,
             requires_replace=[
                 pb.AttributePath(steps=[pb.AttributePath.Step(attribute_name=name)]) for name in replacing
             ],
@@ -108,6 +112,7 @@ class Servicer(ProviderServicer):
         prior: State | None = read_dynamic_value(request.prior_state)
         planned: State | None = read_dynamic_value(request.planned_state)
         entity.config = read_dynamic_value(request.config) or {}
+        entity.tag = request.planned_private.decode()
         name = request.type_name
         state: State | None
         if planned is None:
@@ -116,7 +121,9 @@ class Servicer(ProviderServicer):
             state = entity.create(iface.CreateContext(diags, name), planned)
         else:
             state = entity.update(iface.UpdateContext(diags, name), prior, planned)
-        return pb.ApplyResourceChange.Response(new_state=to_dynamic_value(state), diagnostics=diags.to_pb())
+        return pb.ApplyResourceChange.Response(
+            new_state=to_dynamic_value(state), private=entity.tag.encode(), diagnostics=diags.to_pb()
+        )
 
     def StopProvider(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - the protocol's
         """Somebody pressed Ctrl-C: finish what is under way, and repeat nothing."""

@@ -287,7 +287,10 @@ class AppMapping(Entity):
         except Failure as failure:
             raise Failure(failure.detail, failure.code, (("group_ids", failure.detail.rstrip(".")),)) from failure
         finally:
-            # Also where a call failed: the state then says what was attached until then.
+            # Also where a call failed: the state then says what was attached until then. The version that goes with it
+            # is known once the mapping is read again.
+            if attached != set(answer["group_ids"]):
+                answer.tag = ""
             answer["group_ids"] = sorted(attached)
         return answer
 
@@ -340,7 +343,14 @@ class User(Entity):
             same=arguments.same_id,
         ),
         display_name("As others see it."),
-        flag("active", "False: no access, no claims, no vote; history keeps the name.", default=True),
+        replace(
+            flag(
+                "active",
+                "False: no access, no claims, no vote; history keeps the name. Unless given, a new account is active "
+                "and one that is there stays as it is: only `true` undoes a deactivation.",
+            ),
+            computed=True,
+        ),
         reference(
             "owner_id",
             "The person that a service account belongs to. Another one is another account.",
@@ -348,10 +358,14 @@ class User(Entity):
         ),
     )
 
+    def body(self, values: State) -> dict[str, Any]:
+        """Whether a new account is active is up to the service, unless somebody says so."""
+        return {name: value for name, value in super().body(values).items() if (name, value) != ("active", None)}
+
     def delete(self, ctx: iface.DeleteContext, current: State) -> State | None:
         """Deactivate: history names people."""
         try:
-            self._service.put(self._path(current["id"]), self.body(current) | {"active": False})
+            self.replaced(current, {**current, "active": False}, self.body(current) | {"active": False})
         except Failure as failure:
             if failure.code == "not_found":
                 return None
@@ -360,7 +374,7 @@ class User(Entity):
         ctx.diagnostics.add_warning(
             f"{current['email']} was deactivated",
             "People are not deleted, since history names them. To have the account again, import it by its id "
-            f"{current['id']}.",
+            f"{current['id']}, with active = true.",
         )
         return None
 

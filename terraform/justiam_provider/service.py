@@ -43,6 +43,16 @@ _PERHAPS_CARRIED_OUT: Final = frozenset({502, 504})
 """Said by a proxy that knows nothing of what became of the call."""
 
 
+CHANGED: Final = "changed_meanwhile"
+"""The code of a refusal because the object is not in the version that was expected."""
+
+
+class Thing(dict[str, Any]):
+    """An object of the API, with the version in which it was answered; without one, `tag` is empty."""
+
+    tag: str = ""
+
+
 class Misconfigured(Exception):
     """The provider's configuration cannot be used; the message says why."""
 
@@ -53,13 +63,21 @@ class Failure(Exception):
     Attributes:
         code: the stable code of a problem document; empty where there was none.
         errors: with `validation_error`, each field and what would be accepted.
+        changed: with `CHANGED`, the arguments that are not as they were read, as far as they can be read.
     """
 
-    def __init__(self, detail: str, code: str = "", errors: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self,
+        detail: str,
+        code: str = "",
+        errors: tuple[tuple[str, str], ...] = (),
+        changed: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.code = code
         self.errors = errors
+        self.changed = changed
 
 
 def checked_endpoint(text: str) -> str:
@@ -131,7 +149,12 @@ class Service:
         secure = endpoint.startswith("https://")
         self._client = httpx.Client(
             base_url=f"{endpoint}{API_PATH}",
-            headers={"Authorization": f"Bearer {token}", "Accept": f"{_JSON}, {_PROBLEM}"},
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Accept": f"{_JSON}, {_PROBLEM}",
+                # A proxy that compresses an answer makes a weak tag of its strong one, which If-Match never matches.
+                "Accept-Encoding": "identity",
+            },
             timeout=httpx.Timeout(timeout_secs, connect=min(_CONNECT_SECS, timeout_secs)),
             # The system's authorities, with SSL_CERT_FILE as OpenSSL knows it: a company's own are there.
             verify=ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
@@ -199,22 +222,34 @@ class Service:
         """
         return self._call("POST", path, once=once, json=body)
 
-    def put(self, path: str, body: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+    def put(self, path: str, body: dict[str, Any] | None = None, *, tag: str = "") -> Any:  # noqa: ANN401 - JSON
         """Set something.
 
-        Raises:
-            Failure: there is no answer that could be used.
-        """
-        return self._call("PUT", path) if body is None else self._call("PUT", path, json=body)
+        Args:
+            path: where.
+            body: what.
+            tag: the only version that may be replaced; empty: any.
 
-    def delete(self, path: str) -> None:
+        Raises:
+            Failure: there is no answer that could be used; with the code `CHANGED`, it is in another version.
+        """
+        headers = _condition(tag)
+        if body is None:
+            return self._call("PUT", path, headers=headers)
+        return self._call("PUT", path, headers=headers, json=body)
+
+    def delete(self, path: str, *, tag: str = "") -> None:
         """Delete something; what is not there any more is as good as deleted.
+
+        Args:
+            path: where.
+            tag: the only version that may be deleted; empty: any.
 
         Raises:
             Failure: the service refuses, or there is no answer that could be used.
         """
         try:
-            self._call("DELETE", path)
+            self._call("DELETE", path, headers=_condition(tag))
         except Failure as failure:
             if failure.code != "not_found":
                 raise
@@ -257,9 +292,15 @@ class Service:
         if answer.is_success:
             if _media_type(answer) == _JSON:
                 try:
-                    return answer.json()
+                    read = answer.json()
                 except ValueError:
                     pass
+                else:
+                    if not isinstance(read, dict):
+                        return read
+                    thing = Thing(read)
+                    thing.tag = answer.headers.get("etag", "")
+                    return thing
             raise Failure(f"{self._endpoint} does not answer like JustIAM. Is the address right?")
         raise self._failure(answer)
 
@@ -279,6 +320,10 @@ class Service:
         if status == _UNAUTHENTICATED:
             detail += " Make a new token with `justiam token create`."
         return Failure(detail, code, errors)
+
+
+def _condition(tag: str) -> dict[str, str]:
+    return {"If-Match": tag} if tag else {}
 
 
 def _media_type(answer: httpx.Response) -> str:

@@ -112,7 +112,11 @@ class TestPeople:
         assert "Cannot create the user" in said
         assert "import it by its id" in said
         configured.write(f'import {{\n  to = justiam_user.user\n  id = "{user["id"]}"\n}}\n', "imports.tf")
-        assert "1 imported, 1 added, 1 changed" in configured.apply()
+        # Its membership is made again, and nothing undoes the deactivation until the configuration says so.
+        assert "1 imported, 1 added, 0 changed" in configured.apply()
+        assert (await house.call("GET", f"/users/{user['id']}", house.admin)).json()["active"] is False
+        configured.write(LEAST.replace('name  = "User"', 'name  = "User"\n  active = true'))
+        assert "0 added, 1 changed" in configured.apply()
         assert (await house.call("GET", f"/users/{user['id']}", house.admin)).json()["active"] is True
 
     async def test_a_service_account_keeps_its_owner(self, configured: Workspace) -> None:
