@@ -121,6 +121,9 @@ class Argument:
         """`known`, written as it was before where that means the same: no plan then shows a difference."""
         if written is None or written is Unknown or known is None or known is Unknown:
             return known
+        if isinstance(known, list) and Unknown in known:
+            # The id of what is made in the same apply, for example.
+            return known
         return written if self.same(written, known) else known
 
 

@@ -96,3 +96,21 @@ async def test_what_is_as_planned_already_is_no_conflict(configured: Workspace, 
     configured.write(FIRST)
     configured.changes_nothing()
     assert (await _is(house, bot))["active"] is False
+
+
+async def test_a_group_that_is_replaced_leaves_its_templates_to_the_next_run(configured: Workspace) -> None:
+    """When it is destroyed, the service takes it out of them: they are not as they were planned from."""
+    configured.write(
+        """
+resource "justiam_access_request_template" "template" {
+  name               = "Template ${var.mark}"
+  app_id             = justiam_application.other.id
+  approver_group_ids = [justiam_group.one.id, justiam_group.two.id]
+}
+"""
+    )
+    configured.apply()
+    said = configured.apply("-replace=justiam_group.one", code=1)
+    assert "It was changed since Terraform read it: approver_group_ids." in said
+    assert "0 added, 1 changed, 0 destroyed" in configured.apply()
+    configured.changes_nothing()
