@@ -28,6 +28,13 @@ SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,99}$")
 """A secret's name, as an environment variable would be called: SLACK_WEBHOOK."""
 
 
+_BYTE_ORDER_MARK: Final = "\ufeff"
+_PACKAGE_CLAUSE: Final = re.compile(
+    # Possessive, so that a script of nothing but comments takes no longer than its length.
+    rf"{_BYTE_ORDER_MARK}?+(?:#![^\n]*+)?+(?:\s|//[^\n]*+|/\*.*?\*/)*+package(?:\s|/\*.*?\*/)++(?P<name>\w++)",
+    re.DOTALL,
+)
+
 REDEEM_PATH: Final = "/script-runs/redeem"
 """Where script workers hand in their tickets, at the API."""
 
@@ -217,10 +224,27 @@ def _time_zone(name: str) -> str:
     return name
 
 
+def package_clause(script: str) -> re.Match[str] | None:
+    """Return the package clause that a Go file begins with, after comments; its group `name` is the package's name."""
+    return _PACKAGE_CLAUSE.match(script)
+
+
 def infer_language(script: str) -> Language:
-    """Go where the first line that is no comment declares a package, else Python."""
-    without_comments = re.sub(r"(?s)\A(\s+|//[^\n]*\n|/\*.*?\*/)+", "", script)
-    return Language.GO if re.match(r"package\s+\w+", without_comments) else Language.PYTHON
+    """Return Go where the script begins with a package clause, else Python.
+
+    Comments, empty lines, a byte order mark and a `#!` line may stand before it.
+    """
+    return Language.PYTHON if package_clause(script) is None else Language.GO
+
+
+def source_text(script: str, language: Language) -> str:
+    """Return a script as a compiler can read it. Its lines keep their numbers.
+
+    Editors leave a byte order mark, which Python refuses, and line ends of CR LF. Go has no `#!` line, which becomes a
+    comment. What is stored stays as it was sent.
+    """
+    text = script.removeprefix(_BYTE_ORDER_MARK).replace("\r\n", "\n")
+    return f"//{text}" if language is Language.GO and text.startswith("#!") else text
 
 
 class TaskValues(BaseModel):

@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from domain.tasks import Language, package_clause, source_text
+
 _RUNTIME: Final = Path(__file__).with_name("go_runtime")
 _COMPILE_SECS: Final = 120.0
 _COMPILER_MEMORY_BYTES: Final = 2 * 1024**3
@@ -72,6 +74,7 @@ async def compiled(script: str, cache: Path) -> Path | str:
         script: `package task` with `func Run() (string, error)`.
         cache: where programs are kept by the hash of what they were made from.
     """
+    script = source_text(script, Language.GO)
     program = _program(script, cache)
     async with _LOCKS.setdefault(program.name, asyncio.Lock()):
         if program.is_file():
@@ -91,9 +94,12 @@ async def warm_up(cache: Path) -> None:
 
 
 def _importing(script: str, packages: list[str]) -> str:
+    clause = package_clause(script)
+    if clause is None:
+        return script
     # On the line of the package clause, so that the compiler's line numbers stay those of the script.
     imports = "".join(f'; import "{package}"' for package in packages)
-    return re.sub(r"(?m)^(\s*package\s+\w+)", lambda match: match[1] + imports, script, count=1)
+    return script[: clause.end()] + imports + script[clause.end() :]
 
 
 def _program(script: str, cache: Path) -> Path:

@@ -1,5 +1,6 @@
 # Runs a Python script: reads what it may know, offers `justiam`, calls its `run()`. Started with `python -I -S -c`, so
 # it knows nothing but the standard library, and nothing of it is on a disk that the script could change.
+import io
 import json
 import linecache
 import os
@@ -56,14 +57,21 @@ def _main():
         sys.modules[module.__name__] = module
     sys.modules["justiam"] = justiam
 
+    # So that approvers can be pickled.
+    Approver.__module__, Approver.__qualname__ = idp.__name__, "Approver"
+
     source = known.pop("script")
-    linecache.cache["task.py"] = (len(source), None, source.splitlines(keepends=True), "task.py")
-    namespace = {"__name__": "task", "__file__": "task.py"}
+    # Lines as Python counts them: str.splitlines() breaks at form feeds and U+2028 as well.
+    linecache.cache["task.py"] = (len(source), None, list(io.StringIO(source, newline=None)), "task.py")
+    # Dataclasses, pickle, typing and mock look a class's or function's module up by its name.
+    task = types.ModuleType("task")
+    task.__file__ = "task.py"
+    sys.modules["task"] = task
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr = sys.stdout
     try:
-        exec(compile(source, "task.py", "exec"), namespace)
-        run = namespace.get("run")
+        exec(compile(source, "task.py", "exec", dont_inherit=True), vars(task))
+        run = vars(task).get("run")
         if not callable(run):
             raise NameError("the script defines no function run()")
         result = run()

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from domain.tasks import Ending, Language, RunResult
+from domain.tasks import Ending, Language, RunResult, source_text
 from script_tasks import compiling, masking
 
 OUTPUT_BYTES: Final = 64 * 1024
@@ -243,7 +243,7 @@ async def _end(process: asyncio.subprocess.Process, talking: asyncio.Task[None])
 def _input(job: Job) -> bytes:
     return json.dumps(
         {
-            "script": job.script if job.language is Language.PYTHON else "",
+            "script": source_text(job.script, Language.PYTHON) if job.language is Language.PYTHON else "",
             "config": job.config,
             "approvers": [approver.model_dump() for approver in job.approvers],
             "secrets": job.secrets,

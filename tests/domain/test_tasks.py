@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from domain.tasks import Language, TaskValues, event_config, infer_language
+from domain.tasks import Language, TaskValues, event_config, infer_language, source_text
 
 
 @pytest.mark.parametrize(
@@ -16,10 +16,28 @@ from domain.tasks import Language, TaskValues, event_config, infer_language
         ("# package task\nimport package\n", Language.PYTHON),
         ("package = 1\ndef run(): ...\n", Language.PYTHON),
         ("", Language.PYTHON),
+        ("\ufeffpackage task\n", Language.GO),
+        ("\ufeff// Logs.\r\npackage task\r\n", Language.GO),
+        ("#!/usr/bin/env gorun\npackage task\n", Language.GO),
+        ("\ufeff#!/usr/bin/env gorun\r\n\r\npackage/* our */task // here\r\n", Language.GO),
+        ("//go:build linux\n\npackage task", Language.GO),
+        ("/* package one\n*/ package task", Language.GO),
+        ("/* package task", Language.PYTHON),
+        ("\ufeffdef run(): ...\n", Language.PYTHON),
+        ("#!/usr/bin/env python3\n# package task\ndef run(): ...\n", Language.PYTHON),
+        (" " * 100_000 + "/", Language.PYTHON),
+        ("//\n" * 30_000 + "/*" * 5_000, Language.PYTHON),
     ],
 )
 def test_the_language_is_inferred_from_the_script(script: str, language: Language) -> None:
     assert infer_language(script) is language
+
+
+def test_a_script_is_read_without_what_its_compiler_refuses() -> None:
+    assert source_text("\ufeffdef run():\r\n    return 1\r\n", Language.PYTHON) == "def run():\n    return 1\n"
+    assert source_text("#!/usr/bin/python3\nx = 1", Language.PYTHON) == "#!/usr/bin/python3\nx = 1"
+    assert source_text("\ufeff#!gorun\npackage task", Language.GO) == "//#!gorun\npackage task"
+    assert source_text("package task // \ufeff", Language.GO) == "package task // \ufeff"
 
 
 @pytest.mark.parametrize(

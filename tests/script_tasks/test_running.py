@@ -127,6 +127,70 @@ def run():
         assert result.ending is Ending.FAILED
         assert error in (result.error or "")
 
+    async def test_a_script_is_a_module_of_its_own(self, cache: Path) -> None:
+        result = await carried_out(
+            """
+from __future__ import annotations
+
+import enum, inspect, pickle, sys, typing
+from dataclasses import KW_ONLY, dataclass, fields
+from multiprocessing import get_context
+from unittest import mock
+
+from justiam import idp
+
+@dataclass
+class Event:
+    name: str
+    _: KW_ONLY
+    kind: typing.ClassVar[str] = "event"
+    count: int = 0
+
+class Pair(typing.NamedTuple):
+    left: Event
+    right: Colour
+
+class Colour(enum.Enum):
+    RED = 1
+
+def work(pipe):
+    pipe.send(Event("made elsewhere"))
+
+def fetch():
+    return "fetched"
+
+def run():
+    pair = Pair(Event("one", count=2), Colour.RED)
+    assert [field.name for field in fields(Event)] == ["name", "count"]
+    assert pickle.loads(pickle.dumps(pair)) == pair
+    approvers = idp.get_access_request_approvers("7d2f")
+    assert pickle.loads(pickle.dumps(approvers))[0].email == approvers[0].email
+    assert typing.get_type_hints(Pair) == {"left": Event, "right": Colour}
+    assert inspect.getsource(fetch) == 'def fetch():\\n    return "fetched"\\n'
+    assert inspect.getsource(Colour).startswith("class Colour(enum.Enum)")
+    with mock.patch("task.fetch", return_value="patched"):
+        assert fetch() == "patched"
+    ours, theirs = get_context("fork").Pipe()
+    process = get_context("fork").Process(target=work, args=[theirs])
+    process.start()
+    assert ours.recv() == Event("made elsewhere")
+    process.join()
+    import task
+    assert task.run is run and sys.modules[__name__] is task
+    return __name__
+
+if __name__ == "__main__":
+    raise SystemExit("the task calls run() itself")
+""",
+            cache,
+        )
+        assert (result.ending, result.output) == (Ending.SUCCEEDED, "task\n"), result.output
+
+    async def test_a_traceback_names_lines_as_editors_do(self, cache: Path) -> None:
+        script = "\ufeff#!/usr/bin/python3\r\ntext = '\u2028\x0c'\r\ndef run():\r\n    broken()\r\n"
+        result = await carried_out(script, cache)
+        assert "line 4, in run\n    broken()\n" in result.output, result.output
+
     async def test_a_traceback_shows_the_script_and_nothing_around_it(self, cache: Path) -> None:
         result = await carried_out("def run():\n    secret_of_mine()", cache)
         assert 'File "task.py", line 2, in run' in result.output
@@ -560,6 +624,19 @@ func Run() (string, error) {{ {body} }}
         result = await go(script, cache)
         assert result.ending is Ending.FAILED
         assert error in (result.error or "")
+
+    async def test_a_script_may_begin_as_editors_leave_it(self, cache: Path) -> None:
+        script = """\ufeff#!/usr/bin/env gorun
+/* This is
+package documentation
+*/
+
+package /* ours */ task // begins here
+
+func Run() (string, error) { return config.Get("request_id"), nil }
+"""
+        result = await go(script.replace("\n", "\r\n"), cache)
+        assert (result.ending, result.output) == (Ending.SUCCEEDED, "7d2f\n"), result.output
 
     async def test_what_does_not_compile_is_told_by_the_lines_of_the_script(self, cache: Path) -> None:
         result = await go("package task\n\nfunc Run() (string, error) {\n\treturn missing, nil\n}\n", cache)
