@@ -14,14 +14,22 @@ from typing import Annotated, Final
 
 import email_validator
 import idna
-from pydantic import AfterValidator, EmailStr
+from pydantic import AfterValidator, BeforeValidator, EmailStr
 
 from domain.text import SEEN_WHOLE, STORABLE
 
 # Addresses name accounts here and need not be reachable by mail: `deploy@corp.local` is accepted.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
-Email = Annotated[EmailStr, STORABLE, SEEN_WHOLE]
+
+def _alone(value: object) -> object:
+    """Refuse an address with a name before it, of which `EmailStr` would take the address alone."""
+    if isinstance(value, str) and "<" in value:
+        raise ValueError("must be an address alone, without a name")
+    return value
+
+
+Email = Annotated[EmailStr, BeforeValidator(_alone), STORABLE, SEEN_WHOLE]
 """A mail address, normalised by `email_validator`: local part in NFC, domain in lower-case Unicode (U-labels)."""
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?)([^/?#@:\[\]]+)")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
+import idna
 from tf.schema import Attribute
 from tf.types import Bool, List, Number, Set, String, TfType, Unknown
 
@@ -195,6 +196,29 @@ def same_line(one: str, other: str) -> bool:
 def line(text: str) -> str:
     """Return `text` as the service keeps a name: composed (NFC), with single spaces, without the styles of emoji."""
     return " ".join(unicodedata.normalize("NFC", re.sub("[\ufe0e\ufe0f]", "", text)).split())
+
+
+def same_address(one: str, other: str) -> bool:
+    """Return whether the service takes two mail addresses for one, as `address` writes them, in any case."""
+    return address(one).lower() == address(other).lower()
+
+
+def address(text: str) -> str:
+    """Return a mail address as the service keeps it: local part in NFC, domain in Unicode by IDNA 2008 and UTS #46."""
+    local, at, domain = unicodedata.normalize("NFC", text.strip()).rpartition("@")
+    try:
+        labels = idna.uts46_remap(domain, std3_rules=False).split(".")
+        domain = ".".join(idna.ulabel(label) if label.startswith("xn--") else label for label in labels)
+    except idna.IDNAError:
+        # The service refuses it.
+        pass
+    return f"{local}{at}{domain}"
+
+
+def same_name(one: str, other: str) -> bool:
+    """Return whether two names are one in any case, which they are compared in when something is looked for."""
+    first, second = (unicodedata.normalize("NFC", line(each).casefold()) for each in (one, other))
+    return first == second
 
 
 def same_value(one: str, other: str) -> bool:

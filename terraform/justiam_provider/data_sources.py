@@ -12,7 +12,7 @@ from tf.types import Unknown
 from tf.utils import Diagnostics
 
 from justiam_provider import resources
-from justiam_provider.arguments import Argument, State, line
+from justiam_provider.arguments import Argument, Same, State, same_address, same_name
 from justiam_provider.entity import Connected, Entity
 from justiam_provider.service import Failure
 
@@ -26,6 +26,8 @@ class Lookup(iface.DataSource):
     """What narrows the search, where the name alone may belong to several."""
     FILTERS: ClassVar[tuple[str, ...]] = ()
     """What the service can narrow the list by."""
+    SAME: ClassVar[Same] = staticmethod(same_name)
+    """Whether two keys are one, in any case."""
 
     def __init__(self, provider: Connected) -> None:
         self._provider = provider
@@ -104,9 +106,8 @@ class Lookup(iface.DataSource):
 
     def _named(self, config: State) -> Iterator[dict[str, Any]]:
         parameters = {name: config[name] for name in self.FILTERS if config.get(name) is not None}
-        wanted = line(config[self.KEY]).lower()
         for item in self._provider.service.every(self.ENTITY.PATH, **parameters):
-            if line(item[self.KEY]).lower() == wanted:
+            if self.SAME(item[self.KEY], config[self.KEY]):
                 yield item
 
 
@@ -148,6 +149,7 @@ class User(Lookup):
 
     ENTITY = resources.User
     KEY = "email"
+    SAME = staticmethod(same_address)
     FILTERS = ("email",)
 
 

@@ -340,7 +340,7 @@ class User(Entity):
             description="Unique, in any case.",
             required=True,
             check=matching(r"[^@\s]+@[^@\s]+", "an email address"),
-            same=arguments.same_id,
+            same=arguments.same_address,
         ),
         display_name("As others see it."),
         replace(

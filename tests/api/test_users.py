@@ -119,6 +119,8 @@ class TestCreate:
             ("email", "nobody"),
             ("email", ""),
             ("email", "a@b@c.com"),
+            ("email", "Dana <dana@example.com>"),
+            ("email", "<dana@example.com>"),
             ("email", "a\u202ea@example.com"),
             ("email", "a@example.com\nBcc: b@example.com"),
             ("email", "a" * 300 + "@example.com"),

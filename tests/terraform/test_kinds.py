@@ -133,6 +133,27 @@ resource "justiam_user" "bot" {
         # However an address, a name and an id are written.
         configured.changes_nothing()
 
+    async def test_keep_an_address_however_it_is_spelled(self, configured: Workspace, house: House) -> None:
+        spellings = {
+            "puny": ("puny-${var.mark}@xn--strae-oqa.example", "puny-${var.mark}@straße.example"),
+            "wide": ("wide-${var.mark}@\uff25xample\u3002ORG", "WIDE-${var.mark}@example.org"),
+            "taken_apart": ("u\u0308-${var.mark}@example.org", "\u00fc-${var.mark}@example.org"),
+        }
+        configured.write(
+            "\n".join(
+                f'resource "justiam_user" "{name}" {{\n  email = "{typed}"\n  name  = "{name}"\n}}\n'
+                f'data "justiam_user" "{name}" {{\n  email = "{other}"\n  depends_on = [justiam_user.{name}]\n}}'
+                for name, (typed, other) in spellings.items()
+            )
+        )
+        configured.apply()
+        configured.changes_nothing()
+        state = configured.state()
+        for name in spellings:
+            made, found = state[f"justiam_user.{name}"], state[f"data.justiam_user.{name}"]
+            assert made["id"] == found["id"]
+            assert (await house.call("GET", f"/users/{made['id']}", house.admin)).json()["active"] is True
+
 
 class TestText:
     async def test_that_the_service_writes_differently_is_no_difference(self, configured: Workspace) -> None:
