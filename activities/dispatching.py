@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
 
+from activities import wedged
 from db import deliveries, runs
 from db.database import Database
 from domain.deliveries import DeliveryInput
@@ -30,36 +33,61 @@ _CALL: Final = timedelta(seconds=10)
 
 
 async def start_run(client: Client, run_id: UUID, *, rpc_timeout: timedelta = _CALL) -> None:
-    """Make sure that a run's workflow runs.
+    """Make sure that a run's workflow runs; one that does not go on is replaced.
 
     Raises:
         RPCError: Temporal cannot be reached or refuses.
     """
-    await client.start_workflow(
-        TaskRunWorkflow.run,
-        TaskRunInput(run_id=run_id),
-        id=names.delivery_id(run_id),
-        task_queue=names.TASK_QUEUE,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        rpc_timeout=rpc_timeout,
-    )
+
+    async def start() -> None:
+        await client.start_workflow(
+            TaskRunWorkflow.run, TaskRunInput(run_id=run_id), **_options(run_id), rpc_timeout=rpc_timeout
+        )
+
+    await _ensure_runs(client, run_id, names.TASK_RUN_WORKFLOW, start)
 
 
 async def start_delivery(client: Client, delivery_id: UUID) -> None:
-    """Make sure that a delivery's workflow runs.
+    """Make sure that a delivery's workflow runs and looks whether it is due; one that does not go on is replaced.
 
     Raises:
         RPCError: Temporal cannot be reached or refuses.
     """
-    await client.start_workflow(
-        DeliveryWorkflow.run,
-        DeliveryInput(delivery_id=delivery_id),
-        id=names.delivery_id(delivery_id),
-        task_queue=names.TASK_QUEUE,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        start_signal=names.AGAIN_SIGNAL,
-        rpc_timeout=_CALL,
-    )
+
+    async def start() -> None:
+        await client.start_workflow(
+            DeliveryWorkflow.run, DeliveryInput(delivery_id=delivery_id), **_options(delivery_id), rpc_timeout=_CALL
+        )
+
+    if not await _ensure_runs(client, delivery_id, names.DELIVERY_WORKFLOW, start):
+        try:
+            handle = client.get_workflow_handle(names.delivery_id(delivery_id))
+            await handle.signal(names.AGAIN_SIGNAL, rpc_timeout=_CALL)
+        except RPCError as error:
+            # Where it has ended since, the delivery is over, or due again.
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+
+
+def _options(row_id: UUID) -> dict[str, Any]:
+    return {
+        "id": names.delivery_id(row_id),
+        "task_queue": names.TASK_QUEUE,
+        "id_conflict_policy": WorkflowIDConflictPolicy.FAIL,
+    }
+
+
+async def _ensure_runs(client: Client, row_id: UUID, workflow_type: str, start: Callable[[], Awaitable[None]]) -> bool:
+    """Start a workflow where none goes on; whether it was started."""
+    try:
+        await start()
+    except WorkflowAlreadyStartedError:
+        found = await wedged.look(client, names.delivery_id(row_id), workflow_type)
+        if found is None:
+            return False
+        await wedged.end(client, found)
+        await start()
+    return True
 
 
 async def dispatch(db: Database, client: Client) -> int:

@@ -14,10 +14,12 @@ from psycopg import Error as DatabaseError
 from temporalio import activity
 from temporalio.client import Client, WithStartWorkflowOperation
 from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import dispatching
+from activities import dispatching, wedged
 from db import transitions
+from db.attention import UNANSWERED
 from db.database import Database
 from db.transitions import DECIDABLE, REQUESTER_ACTIVE
 from domain.actors import SystemActor, workflow_id
@@ -98,18 +100,33 @@ _HEAD: Final = """
 """
 
 
-async def start(client: Client, head: Head, *, rpc_timeout: timedelta = _CALL, signal: str | None = None) -> None:
+async def start(
+    client: Client,
+    head: Head,
+    *,
+    rpc_timeout: timedelta = _CALL,
+    signal: str | None = None,
+    conflict: WorkflowIDConflictPolicy = WorkflowIDConflictPolicy.USE_EXISTING,
+) -> None:
     """Make sure that a request's workflow runs, and send it `signal`, if any.
+
+    Args:
+        client: of Temporal.
+        head: the request.
+        rpc_timeout: of one attempt at the call.
+        signal: sent to the workflow, whether it ran before or not.
+        conflict: FAIL to be told where one runs already.
 
     Raises:
         RPCError: Temporal cannot be reached or refuses.
+        WorkflowAlreadyStartedError: one runs, and `conflict` is FAIL.
     """
     await client.start_workflow(
         AccessRequestWorkflow.run,
         AccessRequestInput(request_id=head.id),
         start_signal=signal,
         rpc_timeout=rpc_timeout,
-        **head.start_options,
+        **head.start_options | {"id_conflict_policy": conflict},
     )
 
 
@@ -206,7 +223,7 @@ async def sweep(
         await _mend_page(db, client, proofs, rows, running, report)
         on_progress(report)
     # What is left runs for a request that is closed, or that the record does not know.
-    await _each(list(running), lambda name: _reconcile(client, name), report, "reconciled")
+    await _each(list(running), lambda name: _tell_or_end(client, name), report)
     report.dispatched = await dispatching.dispatch(db, client)
     on_progress(report)
     return report
@@ -236,12 +253,13 @@ async def _open_rows(db: Database, after: UUID) -> list[dict[str, Any]]:
             f"""
             SELECT {_HEAD}, {DECIDABLE} AS decidable, {REQUESTER_ACTIVE} AS requester_active, now() AS now,
                    r.created_at < now() - %(settled)s AS settled,
-                   coalesce(r.status = 'approved' AND r.expires_at < now() - %(overdue)s, false) AS overdue
+                   coalesce(r.status = 'approved' AND r.expires_at < now() - %(overdue)s, false) AS overdue,
+                   {UNANSWERED} AS unanswered
             FROM access_requests r JOIN users u ON u.id = r.requester_id
             WHERE r.status IN ('pending', 'approved') AND r.id > %(after)s
             ORDER BY r.id LIMIT %(page)s
             """,
-            {"after": after, "page": _PAGE, "settled": _SETTLED, "overdue": _OVERDUE},
+            {"after": after, "page": _PAGE, "settled": _SETTLED, "overdue": _OVERDUE, "late": _OVERDUE},
         )
         return await rows.fetchall()
 
@@ -264,16 +282,47 @@ async def _mend_page(
         elif not runs:
             if row["settled"]:
                 missing.append(Head.of(row))
-        elif attribute != row["status"] or not row["decidable"] or not row["requester_active"]:
-            differing.append(row["id"])
+        elif (
+            attribute != row["status"]
+            or not row["decidable"]
+            or not row["requester_active"]
+            or (row["unanswered"] and row["settled"])
+        ):
+            differing.append(Head.of(row))
 
-    async def end(row: dict[str, Any]) -> None:
+    async def finish(row: dict[str, Any]) -> str:
         await _expire(db, proofs, row)
         await reconcile(client, row["id"])
+        return "expired"
 
-    await _each(overdue, end, report, "expired")
-    await _each(missing, lambda head: start(client, head), report, "started")
-    await _each(differing, lambda request_id: reconcile(client, request_id), report, "reconciled")
+    async def start_missing(head: Head) -> str:
+        try:
+            await start(client, head, conflict=WorkflowIDConflictPolicy.FAIL)
+        except WorkflowAlreadyStartedError:
+            # Temporal's list lags behind, or a workflow of another kind has its id.
+            return await _tell_or_restart(client, head)
+        return "started"
+
+    await _each(overdue, finish, report)
+    await _each(missing, start_missing, report)
+    await _each(differing, lambda head: _tell_or_restart(client, head), report)
+
+
+async def _tell_or_restart(client: Client, head: Head) -> str:
+    """Tell a workflow to look at its row; terminate one that does not go on, and start it anew from the row."""
+    done = await _tell_or_end(client, workflow_id(head.id))
+    if done == "restarted":
+        await start(client, head)
+    return done
+
+
+async def _tell_or_end(client: Client, name: str) -> str:
+    found = await wedged.look(client, name, names.ACCESS_REQUEST_WORKFLOW)
+    if found is None:
+        await _reconcile(client, name)
+        return "reconciled"
+    await wedged.end(client, found)
+    return "restarted"
 
 
 async def _expire(db: Database, proofs: ProofKey, row: dict[str, Any]) -> RequestState | None:
@@ -288,16 +337,17 @@ async def _expire(db: Database, proofs: ProofKey, row: dict[str, Any]) -> Reques
     return (await transitions.apply(db, proofs, transition, trust_claimed_actors=False)).state
 
 
-async def _each(items: list[T], repair: Callable[[T], Awaitable[None]], report: SweepReport, counter: str) -> None:
+async def _each(items: list[T], repair: Callable[[T], Awaitable[str]], report: SweepReport) -> None:
+    """Repair each item, and count under the name that its repair returns."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(item: T) -> None:
         async with slots:
             try:
-                await repair(item)
+                counter = await repair(item)
             except (RPCError, DatabaseError) as error:
                 report.failed += 1
-                _log.warning("sweep_repair_failed", repair=counter, error=str(error))
+                _log.warning("sweep_repair_failed", error=str(error))
             else:
                 setattr(report, counter, getattr(report, counter) + 1)
 
@@ -316,6 +366,6 @@ class SweepActivities:
     async def sweep(self) -> SweepReport:
         """One pass over both stores."""
         report = await sweep(self._db, self._client, self._proofs, activity.heartbeat)
-        for what in ("started", "reconciled", "expired", "dispatched", "failed"):
+        for what in ("started", "reconciled", "restarted", "expired", "dispatched", "failed"):
             metrics.SWEPT.labels(what).inc(getattr(report, what))
         return report

@@ -14,6 +14,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.database import Connection, Database, driver_connection
 
+UNANSWERED: Final = """
+    (r.attention_at IS NOT NULL
+     OR coalesce(r.status = 'pending' AND r.escalated_at IS NULL AND r.escalates_at < now() - %(late)s, false))
+"""
+"""Whether a workflow should have looked at the open row `r` by now; one that goes on does so at once."""
+
 _MARK: Final = """
     UPDATE access_requests SET attention_at = coalesce(attention_at, now())
     WHERE id IN (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from db.attention import UNANSWERED
 from db.database import Database
 from domain.auditing import Invariant, Violation
 
@@ -112,6 +114,19 @@ async def open_request_ids(db: Database, *, settled_secs: float) -> tuple[set[UU
             )
         ).fetchall()
     return {row["id"] for row in rows}, {row["id"] for row in rows if row["settled"]}
+
+
+async def unanswered_request_ids(db: Database, *, settled_secs: float) -> set[UUID]:
+    """Return the open requests that a workflow should have looked at for at least this long."""
+    async with db.connection() as connection:
+        rows = await connection.execute(
+            f"""
+            SELECT r.id FROM access_requests r
+            WHERE r.status IN ('pending', 'approved') AND r.created_at < now() - %(late)s AND {UNANSWERED}
+            """,
+            {"late": timedelta(seconds=settled_secs)},
+        )
+        return {row["id"] for row in await rows.fetchall()}
 
 
 async def record_invariants(db: Database) -> list[Invariant]:

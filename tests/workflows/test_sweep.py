@@ -9,11 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from temporalio.api.common.v1 import Payload
 from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import RawValue
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
-from activities import processes, setup
+from activities import auditing, processes, setup, wedged
 from db.tables import ScheduledTask
 from domain.actors import SystemActor, workflow_id
 from domain.states import Action, Status
@@ -324,3 +326,102 @@ async def test_a_run_that_nobody_started_is_started_once(swept: World) -> None:
     )
     # It is not due again for a while: the same run is not started by each sweep.
     assert (await sweep(swept)).dispatched == 0
+
+
+async def started_unreadable(world: World, name: str, workflow_type: str, **options: Any) -> str:
+    """A workflow whose input nobody can read, with its task failing; the id of its run."""
+    garbage = RawValue(Payload(metadata={"encoding": b"binary/encrypted"}, data=b"\x01\x02"))
+    handle = await world.client.start_workflow(
+        workflow_type, garbage, id=name, **{"task_queue": names.TASK_QUEUE, **options}
+    )
+    if options.get("task_queue", names.TASK_QUEUE) == names.TASK_QUEUE:
+
+        async def fails() -> bool:
+            found = (await handle.describe()).raw_description
+            return found.pending_workflow_task.attempt > wedged._FAILURES
+
+        await eventually(fails)
+    assert handle.first_execution_run_id is not None
+    return handle.first_execution_run_id
+
+
+@pytest.fixture
+def soon_wedged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporal pauses longer and longer between the attempts at a task."""
+    monkeypatch.setattr(wedged, "_FAILURES", 1)
+
+
+@pytest.mark.usefixtures("soon_wedged")
+@pytest.mark.parametrize("kind", ["unanswered", "as it should be", "another type", "another queue"])
+async def test_a_workflow_that_does_not_go_on_is_started_anew(swept: World, kind: str) -> None:
+    cast = await swept.record.cast()
+    request_id = await swept.submit(cast)
+    await settle(swept, request_id)
+    head = await swept.head(request_id)
+    options: dict[str, Any] = {"another queue": {"task_queue": "nobody"}}.get(kind, {})
+    if kind == "as it should be":
+        # It carries the attributes of a healthy one: what gives it away is that it does not answer.
+        options = {"search_attributes": head.start_options["search_attributes"]}
+    elif kind != "unanswered":
+        await swept.record.execute("UPDATE access_requests SET attention_at = NULL WHERE id = %s", request_id)
+    workflow_type = names.TASK_RUN_WORKFLOW if kind == "another type" else names.ACCESS_REQUEST_WORKFLOW
+    first = await started_unreadable(swept, workflow_id(request_id), workflow_type, **options)
+    if kind != "another type":
+        await listed(swept, request_id)
+        audit = await auditing.audit(swept.db, swept.client)
+        assert [
+            (violation.request_id, violation.what)
+            for invariant in audit.invariants
+            if invariant.name == "workflow_goes_on"
+            for violation in invariant.violations
+        ] == [(str(request_id), (await named(swept, request_id)).why)]
+    assert (await sweep(swept)).restarted == 1
+    assert (await swept.decide(request_id, Action.DENY, cast.approver)).status is Status.DENIED
+    await swept.ends(request_id)
+    old = await swept.client.get_workflow_handle(workflow_id(request_id), run_id=first).describe()
+    assert old.status is WorkflowExecutionStatus.TERMINATED
+    assert (await sweep(swept)).restarted == 0
+
+
+async def named(world: World, request_id: UUID) -> wedged.Wedged:
+    found = await wedged.look(world.client, workflow_id(request_id), names.ACCESS_REQUEST_WORKFLOW)
+    assert found is not None
+    return found
+
+
+@pytest.mark.usefixtures("soon_wedged")
+async def test_a_workflow_of_a_closed_request_that_does_not_go_on_is_ended(swept: World) -> None:
+    cast = await swept.record.cast()
+    request_id = await swept.submit(cast)
+    await swept.record.decide(request_id, Action.DENY, cast.approver)
+    await started_unreadable(swept, workflow_id(request_id), names.ACCESS_REQUEST_WORKFLOW)
+    await listed(swept, request_id)
+    assert (await sweep(swept)).restarted == 1
+    await swept.ends(request_id, WorkflowExecutionStatus.TERMINATED)
+
+
+async def test_a_workflow_that_waits_for_a_worker_is_left_alone(swept: World) -> None:
+    cast = await swept.record.cast()
+    async with swept.without_worker():
+        request_id = await swept.submit(cast)
+        await settle(swept, request_id)
+        await swept.start(request_id)
+        await listed(swept, request_id)
+        assert (await sweep(swept)).restarted == 0
+    await swept.has_looked(request_id)
+
+
+@pytest.mark.usefixtures("soon_wedged")
+async def test_a_run_whose_workflow_does_not_go_on_is_started_anew(swept: World) -> None:
+    task = ScheduledTask(name="wedged", language="python", script="def run(): ...")
+    async with swept.db.session() as session:
+        session.add(task)
+    cast = await swept.record.cast(trigger_task_id=task.id)
+    await swept.request(cast)
+    (run,) = await swept.record.query("SELECT id FROM task_runs WHERE task_id = %s", task.id)
+    name = names.delivery_id(run["id"])
+    first = await started_unreadable(swept, name, names.TASK_RUN_WORKFLOW)
+    await swept.record.execute("UPDATE task_runs SET dispatch_at = now() WHERE id = %s", run["id"])
+    assert (await sweep(swept)).dispatched == 1
+    assert (await swept.client.get_workflow_handle(name).describe()).run_id != first
+    await swept.client.get_workflow_handle(name).terminate()
