@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
-from api.bearers import person_behind
+from api.bearers import bearer_of
 from api.limits import CallLimit
 from db import acting
 from domain.actors import Permission
@@ -32,12 +32,12 @@ class _KnownCaller(SecurityBase):
 
         Raises:
             Unauthenticated: there is no token, more than one, or one that is unknown, expired, revoked, not for this
-                API or belongs to somebody deactivated.
+                API or belongs to somebody deactivated, or who was since it was issued.
             IssuerUnavailable: the token's issuer does not say which keys it signs with.
             TooManyCalls: this person calls too often.
         """
         token = _bearer_token(request.headers.getlist("authorization"))
-        person = await person_behind(request, request.app.state.database, token)
+        person = (await bearer_of(request, request.app.state.database, token)).person
         take_call(request, person)
         return person
 

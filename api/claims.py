@@ -7,7 +7,7 @@ that does here is up to the settings of the issuer, and to what they do not ment
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from joserfc.errors import JoseError
@@ -53,12 +53,13 @@ def check(claims: dict[str, Any], issuer: OidcIssuer, audience: str, *, leeway_s
         raise InvalidToken("The token is bound to a key and cannot be used as a bearer token.")
 
 
-def read(claims: dict[str, Any], issuer: OidcIssuer) -> Identity:
+def read(claims: dict[str, Any], issuer: OidcIssuer, *, leeway_secs: int) -> Identity:
     """Who somebody is.
 
     Args:
         claims: of a token that was checked.
         issuer: whose it is.
+        leeway_secs: by how much the issuer's clock may be off.
 
     Raises:
         InvalidToken: it names nobody.
@@ -77,7 +78,26 @@ def read(claims: dict[str, Any], issuer: OidcIssuer) -> Identity:
         creates=issuer.create_users,
         name=claims.get(issuer.name_claim),
         groups=None if issuer.groups_claim is None else _groups(claims, issuer, issuer.groups_claim),
+        issued_at=_issued_at(claims, leeway_secs),
+        expires_at=_instant(claims["exp"]),
     )
+
+
+def _issued_at(claims: dict[str, Any], leeway_secs: int) -> datetime | None:
+    """Return the earliest time at which a token can have been issued; None where it does not say.
+
+    `iat` is in whole seconds, mostly rounded down, and the issuer's clock may be ahead by the leeway.
+    """
+    issued_at = _instant(claims.get("iat"))
+    return None if issued_at is None else issued_at - timedelta(seconds=leeway_secs)
+
+
+def _instant(value: object) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else None
+    except (ValueError, OverflowError, OSError):
+        # Infinity, not a number, or beyond the calendar.
+        return None
 
 
 def _is_verified(claims: dict[str, Any], issuer: OidcIssuer) -> bool:

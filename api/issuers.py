@@ -341,7 +341,7 @@ class Issuers:
             claims = jose.verify(token, newer, algorithm)
         expected = audience or issuer.configured.audience
         api.claims.check(claims, issuer.configured, expected, leeway_secs=self._leeway_secs)
-        return claims, api.claims.read(claims, issuer.configured)
+        return claims, api.claims.read(claims, issuer.configured, leeway_secs=self._leeway_secs)
 
 
 def _refuse_another_answer(claims: dict[str, Any], *, issuer: str, client_id: str, nonce: str) -> None:

@@ -50,7 +50,9 @@ class Step:
         """What the decision is known by: its own, or the same for everything with this caller's key."""
         if self.idempotency_key is None:
             return str(uuid4())
-        return str(uuid5(self.request_id, f"{self.action}:{self.caller.id}:{self.idempotency_key}"))
+        return str(
+            uuid5(self.request_id, f"{self.action}:{self.caller.id}:{self.caller.own_key(self.idempotency_key)}")
+        )
 
 
 @dataclass(frozen=True)

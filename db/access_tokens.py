@@ -12,6 +12,7 @@ import psycopg
 
 from db.claims import HELD, OUTLASTS, get_effective_mapping_values
 from db.database import Database
+from db.people import still_counts
 from db.signing_keys import SIGNING_KID
 
 _FORGOTTEN_AT_ONCE: Final = 20_000
@@ -19,6 +20,8 @@ _FORGOTTEN_AT_ONCE: Final = 20_000
 
 _ISSUE: Final = f"""
     WITH app AS (SELECT id FROM applications WHERE client_id = %(client_id)s),
+    -- Locked, as `people.still_counts` says. That also has the row as it is after a deactivation that was waited for.
+    holder AS (SELECT u.id FROM users u WHERE u.id = %(user_id)s AND {still_counts("now()")} FOR SHARE OF u),
     held AS (
         {HELD} AND a.app_id = (SELECT id FROM app)
         -- `exp` is in whole seconds: in its last, unfinished one a grant gives nothing.
@@ -28,14 +31,14 @@ _ISSUE: Final = f"""
     validity AS (
         SELECT date_trunc('second', now()) AS issued_at,
                -- `least` passes over what is null: groups that do not end.
-               least(date_trunc('second', now()) + %(lifetime)s,
+               least(date_trunc('second', now()) + %(lifetime)s, date_trunc('second', %(until)s::timestamptz),
                      (SELECT date_trunc('second', min(expires_at)) FROM held)) AS expires_at
     ),
     recorded AS (
-        INSERT INTO access_tokens (jti, user_id, app_id, group_ids, expires_at)
-        SELECT %(jti)s, %(user_id)s, app.id, ARRAY(SELECT DISTINCT group_id FROM held), validity.expires_at
-        FROM app, validity
-        WHERE %(names)s::text[] IS NULL OR EXISTS (SELECT FROM held)
+        INSERT INTO access_tokens (jti, user_id, app_id, group_ids, issued_at, expires_at)
+        SELECT %(jti)s, holder.id, app.id, ARRAY(SELECT DISTINCT group_id FROM held), now(), validity.expires_at
+        FROM app, holder, validity
+        WHERE (%(names)s::text[] IS NULL OR EXISTS (SELECT FROM held)) AND validity.expires_at > validity.issued_at
         RETURNING jti
     )
     SELECT validity.*,
@@ -43,6 +46,7 @@ _ISSUE: Final = f"""
            -- anew.
            set_config('synchronous_commit', 'off', true),
            EXISTS (SELECT FROM app) AS known, EXISTS (SELECT FROM recorded) AS issued,
+           EXISTS (SELECT FROM holder) AND validity.expires_at > validity.issued_at AS lasts,
            ({SIGNING_KID}) AS kid,
            (SELECT coalesce(jsonb_object_agg(claim, listed ORDER BY claim), '{{}}')
             FROM (SELECT claim, jsonb_agg(DISTINCT value ORDER BY value) AS listed FROM held GROUP BY claim) AS c
@@ -57,6 +61,10 @@ class NoSuchAudience(Exception):
 
 class NothingInScope(Exception):
     """Of the claims that were asked for by name, the person holds none."""
+
+
+class SubjectEnded(Exception):
+    """The token that was to be exchanged ends at this moment, or its holder was deactivated at this moment."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,14 @@ class Holder:
 
 
 async def record(
-    db: Database, jti: UUID, user_id: UUID, client_id: str, lifetime: timedelta, names: Sequence[str] | None
+    db: Database,
+    jti: UUID,
+    user_id: UUID,
+    client_id: str,
+    lifetime: timedelta,
+    names: Sequence[str] | None,
+    *,
+    until: datetime | None,
 ) -> Recorded:
     """Decide what a token says, and note that it was issued.
 
@@ -91,9 +106,11 @@ async def record(
         client_id: the application it is for.
         lifetime: how long it is valid at most; it never outlasts a grant that it draws on.
         names: the claims it is to carry; None: all that the person holds.
+        until: when the token that is exchanged ends, and with it the new one at the latest; None: never.
 
     Raises:
         NoSuchAudience: there is no such application.
+        SubjectEnded: `until` has come, or the person was deactivated at this moment.
         NothingInScope: `names` has nothing that the person holds.
     """
     parameters = {
@@ -102,6 +119,7 @@ async def record(
         "client_id": client_id,
         "lifetime": lifetime,
         "names": None if names is None else list(names),
+        "until": until,
     }
     try:
         row = await _insert(db, parameters)
@@ -110,6 +128,8 @@ async def record(
         raise NoSuchAudience from error
     if row is None or not row["known"]:
         raise NoSuchAudience
+    if not row["lasts"]:
+        raise SubjectEnded
     if not row["issued"]:
         raise NothingInScope
     return Recorded(row["claims"], row["issued_at"], row["expires_at"], row["kid"])
@@ -119,17 +139,18 @@ async def holder(db: Database, jti: UUID, app_id: UUID) -> Holder | None:
     """Whose token this is; None where it does not count any more, or was issued for another application.
 
     It counts until it expires or is revoked, its holder is deactivated, leaves one of the groups that it draws on, or
-    one of these, a grant, ends.
+    one of these, a grant, ends. It does not count again after its holder is active again or joins the group again.
     """
     async with db.connection() as connection:
         rows = await connection.execute(
             f"""
             SELECT u.id, u.email
-            FROM access_tokens t JOIN users u ON u.id = t.user_id AND u.active
-            WHERE t.jti = %(jti)s AND t.app_id = %(app_id)s AND t.expires_at > now() AND NOT EXISTS (
+            FROM access_tokens t JOIN users u ON u.id = t.user_id
+            WHERE t.jti = %(jti)s AND t.app_id = %(app_id)s AND t.expires_at > now()
+              AND {still_counts("t.issued_at")} AND NOT EXISTS (
                 SELECT FROM unnest(t.group_ids) AS drawn_on (group_id) WHERE NOT EXISTS (
                     SELECT FROM group_members m JOIN groups g ON g.id = m.group_id
-                    WHERE m.group_id = drawn_on.group_id AND m.user_id = t.user_id
+                    WHERE m.group_id = drawn_on.group_id AND m.user_id = t.user_id AND m.created_at <= t.issued_at
                       AND {OUTLASTS}
                 )
             )

@@ -162,10 +162,10 @@ async def _mapping(db: Database, app_id: UUID, name: str, granted: str) -> UUID:
 
 async def _token(db: Database, user_id: UUID, known: dict[str, str] | None) -> str:
     token = (known or {}).get("token", "")
-    person = await tokens.authenticate(db, token)
-    if person is not None and person.id == user_id:
+    bearer = await tokens.authenticate(db, token)
+    if bearer is not None and bearer.person.id == user_id:
         return token
     if not (await users.get(db, user_id)).active:
-        # Somebody tried out what deactivation does; the token works again when it is undone.
+        # No token can be made for a deactivated account. The next start after its reactivation makes one.
         return token
     return (await tokens.create_token(db, user_id, "demo", lifetime=None)).token

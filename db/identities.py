@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db import acting, attention, people
 from db.database import Connection, Database, driver_connection
-from db.people import PERSON_COLUMNS, person
+from db.people import PERSON_COLUMNS, person, still_counts
 from db.requests import PersonView
 from domain.actors import Permission
 from domain.deciding import Person
@@ -52,6 +52,11 @@ class Identity:
     """As the token has it, whatever that is: for an account that is made."""
     groups: GroupsSaid | None = None
     """None: the issuer has no say in groups."""
+    issued_at: datetime | None = None
+    """The earliest time at which the token can have been issued, or the sign-in begun. None: the token does not say;
+    then it does not count for an account that was ever deactivated."""
+    expires_at: datetime | None = None
+    """When the token ends."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ async def admit(db: Database, identity: Identity) -> Admission | None:
     No address links it to another issuer: whoever runs the first one may have made it for somebody who comes later.
 
     Returns:
-        None where the identity is nobody's here, or that of somebody who is deactivated.
+        None where the identity is nobody's here, or that of an account that is deactivated, or was deactivated after
+        the token was issued.
     """
     created = False
     async with db.connection() as connection:
@@ -113,7 +119,7 @@ async def admit(db: Database, identity: Identity) -> Admission | None:
             if email is not None and identity.creates and found is None:
                 created = await _create(connection, identity, email)
                 found = await _known(connection, identity)
-    if found is None or not found.person.active:
+    if found is None or not found.counts:
         return None
     said = identity.groups
     if said is None or (found.groups_said_at is not None and found.groups_said_at >= said.at):
@@ -121,7 +127,7 @@ async def admit(db: Database, identity: Identity) -> Admission | None:
     changed = await _follow(db, identity, said)
     async with db.connection() as connection:
         again = await _known(connection, identity)
-    return None if again is None or not again.person.active else Admission(again.person, created, changed)
+    return None if again is None or not again.counts else Admission(again.person, created, changed)
 
 
 async def link(db: Database, user: str, issuer: str, subject: str) -> None:
@@ -196,6 +202,8 @@ async def list_identities(db: Database, user: str) -> list[IdentityView]:
 @dataclass(frozen=True)
 class _Known:
     person: Person
+    counts: bool
+    """Whether the account is active, and was not deactivated after the token was issued."""
     groups_said_at: datetime | None
 
 
@@ -211,27 +219,36 @@ class _Group:
 async def _known(connection: Connection, identity: Identity) -> _Known | None:
     rows = await connection.execute(
         f"""
-        SELECT {PERSON_COLUMNS}, i.groups_said_at FROM user_identities i JOIN users u ON u.id = i.user_id
-        WHERE i.issuer = %s AND i.subject = %s
+        SELECT {PERSON_COLUMNS}, i.groups_said_at, {still_counts("%(issued_at)s::timestamptz")} AS counts
+        FROM user_identities i JOIN users u ON u.id = i.user_id
+        WHERE i.issuer = %(issuer)s AND i.subject = %(subject)s
         """,
-        [identity.issuer, identity.subject],
+        {"issuer": identity.issuer, "subject": identity.subject, "issued_at": identity.issued_at},
     )
     row = await rows.fetchone()
-    return None if row is None else _Known(person(row), row["groups_said_at"])
+    return None if row is None else _Known(person(row), row["counts"] is True, row["groups_said_at"])
 
 
 async def _link_by_email(connection: Connection, identity: Identity, email: str) -> None:
     await connection.execute(
-        """
+        f"""
         INSERT INTO user_identities (issuer, subject, user_id)
-        SELECT %(issuer)s, %(subject)s, id FROM users
-        WHERE folded_address(email) = folded_address(%(email)s) AND active AND owner_id IS NULL
+        SELECT %(issuer)s, %(subject)s, u.id FROM users u
+        WHERE folded_address(u.email) = folded_address(%(email)s) AND u.owner_id IS NULL
+          -- The address of a token from before may by now be the address of another person who has the account.
+          AND {still_counts("%(issued_at)s::timestamptz")}
           -- In any case, but of ASCII alone: the Kelvin sign is a k in lower case, and its mailbox somebody else's.
-          AND lower(email COLLATE "C") = lower(%(email)s COLLATE "C")
-          AND NOT EXISTS (SELECT FROM user_identities c WHERE c.user_id = users.id AND c.created_user)
+          AND lower(u.email COLLATE "C") = lower(%(email)s COLLATE "C")
+          AND NOT EXISTS (SELECT FROM user_identities c WHERE c.user_id = u.id AND c.created_user)
+        FOR SHARE OF u
         ON CONFLICT DO NOTHING
         """,
-        {"issuer": identity.issuer, "subject": identity.subject, "email": email},
+        {
+            "issuer": identity.issuer,
+            "subject": identity.subject,
+            "email": email,
+            "issued_at": identity.issued_at,
+        },
     )
 
 

@@ -10,7 +10,7 @@ from domain.addresses import sought_address
 from domain.deciding import Person
 
 PERSON_COLUMNS: Final = """
-    u.id, u.email, u.name, u.active, coalesce(u.owner_id, u.id) AS principal_id,
+    u.id, u.email, u.name, u.active, u.deactivated_at, coalesce(u.owner_id, u.id) AS principal_id,
     ARRAY(
         SELECT m.group_id FROM group_members m JOIN groups g ON g.id = m.group_id
         WHERE m.user_id = u.id AND NOT g.system
@@ -41,6 +41,18 @@ def not_deactivated_since(moment: str) -> str:
     return f"(u.deactivated_at IS NULL OR u.deactivated_at < {moment})"
 
 
+def still_counts(moment: str) -> str:
+    """Return SQL that is true where what was issued to a row `u` of `users` at `moment` still counts.
+
+    The account has to be active, and must not have been deactivated at `moment` or later. The same instant refuses. So
+    does a null `moment`, once the account was deactivated: what does not say when it was issued may be from before.
+
+    Code that issues something locks the row of `users` FOR SHARE first. Otherwise the deactivation could set
+    `deactivated_at`, the other transaction issue something with a later time, and the deactivation commit after it.
+    """
+    return f"(u.active AND {not_deactivated_since(moment)})"
+
+
 def person(row: dict[str, Any]) -> Person:
     """A person from a row with `PERSON_COLUMNS`."""
     return Person(
@@ -51,6 +63,7 @@ def person(row: dict[str, Any]) -> Person:
         principal_id=row["principal_id"],
         group_ids=frozenset(row["group_ids"]),
         permissions=frozenset(row["permissions"]),
+        deactivated_at=row["deactivated_at"],
     )
 
 

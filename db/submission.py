@@ -64,6 +64,7 @@ async def submit(
     """
     digest = hashlib.sha256(submission.model_dump_json().encode()).digest()
     if idempotency_key is not None:
+        idempotency_key = requester.own_key(idempotency_key)
         earlier = await _earlier(db, requester, idempotency_key, digest)
         if earlier is not None:
             return earlier
@@ -103,7 +104,9 @@ async def _submit(
     idempotency_key: str | None,
     digest: bytes,
 ) -> UUID:
-    row = await _template(connection, submission.template_id)
+    row = await _template(connection, submission.template_id, requester)
+    if row["deactivated_at"] != requester.deactivated_at or not row["requester_active"]:
+        raise Forbidden("Your account was deactivated at this moment. Nothing was submitted.")
     template = TemplateValues.model_validate({name: row[name] for name in TemplateValues.model_fields}, context=STORED)
     if not may_ask(requester, frozenset(template.allowed_group_ids)):
         msg = "This template is for members of certain groups, and you are in none of them. Ask an administrator."
@@ -164,16 +167,18 @@ async def _submit(
     return request_id
 
 
-async def _template(connection: Connection, template_id: UUID) -> dict[str, Any]:
+async def _template(connection: Connection, template_id: UUID, requester: Person) -> dict[str, Any]:
     # A key share lock: a deletion waits, an edit does not (this request keeps the version read here), and submissions
-    # do not wait for each other.
+    # do not wait for each other. The requester is locked against a deactivation: one that comes later finds this
+    # request and marks it, and one that came first is seen here.
     rows = await connection.execute(
         """
-        SELECT t.*, a.name AS app_name, EXISTS (SELECT FROM integrations i WHERE i.enabled) AS integrated
-        FROM access_request_templates t JOIN applications a ON a.id = t.app_id
-        WHERE t.id = %s FOR KEY SHARE OF t
+        SELECT t.*, a.name AS app_name, EXISTS (SELECT FROM integrations i WHERE i.enabled) AS integrated,
+               u.active AS requester_active, u.deactivated_at
+        FROM access_request_templates t JOIN applications a ON a.id = t.app_id, users u
+        WHERE t.id = %s AND u.id = %s FOR KEY SHARE OF t FOR SHARE OF u
         """,
-        [template_id],
+        [template_id, requester.id],
     )
     row = await rows.fetchone()
     if row is None:

@@ -449,6 +449,8 @@ class AccessToken(SQLModel, table=True):
     app_id: UUID = _references("applications.id", on_delete="CASCADE", index=True)
     group_ids: list[UUID] = _uuids()
     """The groups that its claims came from: when one of them is left or ends, so does the token."""
+    issued_at: datetime = _instant(now=True)
+    """To the microsecond, unlike `iat` in the token. What happened to holder and groups since ends the token."""
     expires_at: datetime = _instant()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
@@ -15,11 +16,11 @@ from sqlmodel import col, select
 from db import people
 from db.database import Database
 from db.paging import Page, Position, newest_first
-from db.people import PERSON_COLUMNS, person
+from db.people import PERSON_COLUMNS, person, still_counts
 from db.requests import PersonView
 from db.tables import ApiToken, User
 from domain.actors import Permission
-from domain.deciding import Person
+from domain.deciding import Person, deactivated_since
 from domain.errors import Forbidden, Invalid, NotFound
 
 PREFIX: Final = "justiam_"
@@ -39,7 +40,9 @@ class TokenView(BaseModel):
     created_at: datetime
     expires_at: datetime | None = Field(description="Null: never.")
     last_used_at: datetime | None = Field(description="To the minute.")
-    revoked_at: datetime | None
+    revoked_at: datetime | None = Field(
+        description="When it stopped working: it was revoked, or its holder was deactivated."
+    )
 
 
 class NewToken(TokenView):
@@ -53,18 +56,29 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="replace")).digest()
 
 
-async def authenticate(db: Database, token: str) -> Person | None:
-    """The active person that a token stands for; None where it is unknown, expired or revoked.
+@dataclass(frozen=True)
+class Bearer:
+    """The person that a token stands for."""
 
-    Notes that the token was used, at most once a minute: reading must not write each time.
+    person: Person
+    expires_at: datetime | None
+    """When the token ends; None: never, or it does not say."""
+
+
+async def authenticate(db: Database, token: str) -> Bearer | None:
+    """Return the active person that a token stands for.
+
+    None where the token is unknown, expired or revoked, or was issued before its holder was last deactivated. Notes
+    that the token was used, at most once a minute: reading must not write each time.
     """
     async with db.connection() as connection:
         rows = await connection.execute(
             f"""
-            SELECT {PERSON_COLUMNS}, t.id AS token_id,
+            SELECT {PERSON_COLUMNS}, t.id AS token_id, t.expires_at,
                    t.last_used_at IS NULL OR t.last_used_at < now() - interval '1 minute' AS unnoted
-            FROM api_tokens t JOIN users u ON u.id = t.user_id AND u.active
+            FROM api_tokens t JOIN users u ON u.id = t.user_id
             WHERE t.token_hash = %s AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+              AND {still_counts("t.created_at")}
             """,
             [digest(token)],
         )
@@ -83,7 +97,7 @@ async def authenticate(db: Database, token: str) -> Person | None:
                 """,
                 [row["token_id"]],
             )
-    return person(row)
+    return Bearer(person(row), row["expires_at"])
 
 
 async def create_token(db: Database, user: UUID | str, name: str, lifetime: timedelta | None) -> NewToken:
@@ -103,8 +117,6 @@ async def create_token(db: Database, user: UUID | str, name: str, lifetime: time
         holder = await people.find(connection, str(user))
     if holder is None:
         raise NotFound(f"There is no user {user}.")
-    if not holder.active:
-        raise Invalid(("user_id", "is deactivated"))
     token = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     row = ApiToken(
         id=uuid4(),
@@ -115,10 +127,15 @@ async def create_token(db: Database, user: UUID | str, name: str, lifetime: time
         expires_at=None if lifetime is None else datetime.now(UTC) + lifetime,
     )
     async with db.session() as session:
+        # Locked, as `people.still_counts` says.
+        locked = select(User).where(User.id == holder.id).with_for_update(read=True)
+        account = (await session.exec(locked)).one()
+        if not account.active:
+            raise Invalid(("user_id", "is deactivated"))
         session.add(row)
         await session.flush()
         await session.refresh(row)
-    view = _view(row, User(id=holder.id, email=holder.email, name=holder.name))
+        view = _view(row, account)
     return NewToken(**view.model_dump(), token=token)
 
 
@@ -185,7 +202,7 @@ async def revoke_token(db: Database, token_id: UUID, *, by: Person | None = None
 
 
 def _view(token: ApiToken, user: User) -> TokenView:
-    return TokenView(
-        **token.model_dump(include=set(TokenView.model_fields) - {"user"}),
-        user=PersonView(id=user.id, email=user.email, name=user.name),
-    )
+    values = token.model_dump(include=set(TokenView.model_fields) - {"user"})
+    if token.revoked_at is None and deactivated_since(user.deactivated_at, token.created_at):
+        values["revoked_at"] = user.deactivated_at
+    return TokenView(**values, user=PersonView(id=user.id, email=user.email, name=user.name))

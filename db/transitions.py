@@ -52,7 +52,7 @@ DECIDABLE: Final = """
 """
 """Whether somebody who was asked can decide, for a row `r` of `access_requests` and its requester `u`."""
 
-REQUESTER_ACTIVE: Final = f"(u.active AND {people.not_deactivated_since('r.created_at')})"
+REQUESTER_ACTIVE: Final = people.still_counts("r.created_at")
 """Whether the requester `u` of a row `r` may have what it asks for."""
 
 _ROW: Final = f"""
@@ -257,6 +257,8 @@ class _Who:
     key: str
     verified: bool
     problem: str | None = None
+    proven_at: datetime | None = None
+    """When the proof was made; None: there is none."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ def _identify(proofs: ProofKey, transition: Transition, *, trust_claimed_actors:
             proven = proofs.check(transition.proof, transition.request_id, transition.action, at=transition.at)
         except InvalidProof as error:
             return _Who(transition.actor, claimed_key, verified=False, problem=str(error))
-        return _Who(str(proven.actor_id), proven.jti, verified=True)
+        return _Who(str(proven.actor_id), proven.jti, verified=True, proven_at=proven.issued_at)
     if transition.actor is None or not trust_claimed_actors:
         problem = (
             "A decision needs a proof of who decides: POST /api/v1/access-requests/{id}/signal-proofs makes one. "
@@ -316,6 +318,8 @@ def _refusal(  # noqa: PLR0911 - one return for each reason
         return Forbidden.code, who.problem or "People approve, deny and revoke; the rest is up to the service."
     if person is None:
         return Forbidden.code, f"Nobody here is known as {who.reference}."
+    if who.proven_at is not None and person.was_deactivated_since(who.proven_at):
+        return Forbidden.code, "The account was deactivated after the proof was made. Make another proof."
     over = _is_over(row, transition.at)
     if after(status, action) is None or over:
         if action is Action.REVOKE:

@@ -230,14 +230,15 @@ async def revise(
                 raise Invalid(("active", "nobody deactivates themselves; ask another administrator"))
             if values.active and owner is not None and not owner.active:
                 raise Invalid(("active", "the owner is deactivated"))
-            ended = user.active and not values.active
+            ended, begins = user.active and not values.active, values.active and not user.active
             # Again: what reached the account while it was nobody's, or while it became so, is not theirs either.
             forgets = revision.forgets or (user.left_at is not None and values.active)
             if values.active:
                 # Whoever is back has not left.
                 user.left_at = None
             user.sqlmodel_update({**values.model_dump(), **revision.columns})
-            if ended:
+            # A version before wrote down that the account is deactivated, and not since when.
+            if ended or (begins and user.deactivated_at is None):
                 user.deactivated_at = await _now(session)
             await session.flush()
             user_ids = [user_id, *(await _deactivate_owned(session, user_id) if ended else [])]

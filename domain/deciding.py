@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from domain.actors import Permission
 from domain.states import Action, Status
+
+
+def deactivated_since(deactivated_at: datetime | None, moment: datetime) -> bool:
+    """Return whether an account was deactivated at `moment` or later; the same instant counts as later.
+
+    What was issued to the account at `moment` counts no more then, also if the account is active again.
+    `db.people.not_deactivated_since` is the same rule in SQL.
+    """
+    return deactivated_at is not None and deactivated_at >= moment
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,19 @@ class Person:
     """The person behind the account: the owner of a service account, else the account itself."""
     group_ids: AbstractSet[UUID]
     permissions: AbstractSet[str]
+    deactivated_at: datetime | None = None
+    """When the account was last deactivated, also if it is active again."""
+
+    def was_deactivated_since(self, moment: datetime) -> bool:
+        """Return whether the account was deactivated at `moment` or later (`deactivated_since`)."""
+        return deactivated_since(self.deactivated_at, moment)
+
+    def own_key(self, key: str) -> str:
+        """Return an `Idempotency-Key` as it is stored and compared.
+
+        A key that was sent before a deactivation is another key afterwards: it is not answered with what it did then.
+        """
+        return key if self.deactivated_at is None else f"{key} since {self.deactivated_at.isoformat()}"
 
     @property
     def is_admin(self) -> bool:

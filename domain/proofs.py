@@ -37,6 +37,8 @@ class Proven:
 
     actor_id: UUID
     jti: str
+    issued_at: datetime
+    """In whole seconds, rounded down."""
 
 
 class ProofKey:
@@ -91,4 +93,4 @@ class ProofKey:
         if not issued - _CLOCK_SKEW <= at <= min(expires, issued + LIFETIME):
             msg = "The proof has expired."
             raise InvalidProof(msg)
-        return Proven(actor_id, jti)
+        return Proven(actor_id, jti, issued)

@@ -136,7 +136,7 @@ async def _soak(options: argparse.Namespace, directory: Path, progress: Progress
                 # Without its log: that Temporal is away now and then is known here.
                 runtime = Runtime(telemetry=TelemetryConfig(logging=None))
                 temporal = await Client.connect(stack.temporal.address, runtime=runtime)
-                load, watch = Load(scene, line, chance, temporal), Watch(stack)
+                load, watch = Load(scene, line, chance, temporal, stack.database_url), Watch(stack)
                 progress.say("Everything is ready. The load begins.")
                 progress.loaded = time.monotonic()
                 return await _run(options, stack, load, watch, mailbox, planned, progress)

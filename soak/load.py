@@ -20,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from soak.calling import GaveUp, Line, Reply
 from soak.journal import Answer, Decision, Journal, Message, Signal, Submission
 from soak.rights import Absence, Introspection, Right, Sighting, Values
-from soak.scene import COMING_AND_GOING, STAFF_APP, STAFF_VALUE, Kind, Scene, Somebody
+from soak.scene import COMING_AND_GOING, STAFF_APP, STAFF_VALUE, Kind, Scene, Somebody, renew
 
 _GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 _TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
@@ -52,6 +52,7 @@ class Load:
     line: Line
     chance: Random
     temporal: Client
+    database_url: str
     journal: Journal = field(default_factory=Journal)
     sightings: list[Sighting] = field(default_factory=list)
     introspections: list[Introspection] = field(default_factory=list)
@@ -453,7 +454,9 @@ class Load:
                 await self._pause(gone.late_until - time.time())
                 back = await self._activate(person, active=True)
             if gone.late_until <= back.received:
-                ended_by = back.received
+                # Until then they come with a token of before, which is refused.
+                await renew(self.database_url, person)
+                ended_by = time.time()
                 self._certain_from[person.id] = back.late_until
         finally:
             self.absences.append(Absence(person.email, begins, begun_by, ends, ended_by))
@@ -470,6 +473,7 @@ class Load:
         """Have everybody back, whatever answer was missed."""
         for person in self.scene.requesters[:COMING_AND_GOING]:
             await self._activate(person, active=True)
+            await renew(self.database_url, person)
 
     def _may_go(self, person: Somebody) -> bool:
         return person in self.scene.requesters[:COMING_AND_GOING]

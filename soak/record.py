@@ -74,7 +74,7 @@ def read(database_url: str) -> Record:
             for row in connection.execute(
                 """
                 SELECT r.id::text, r.status, u.email AS requester, r.template_name AS template, r.app_name AS app,
-                       r.idempotency_key AS key, r.requested_duration_mins AS minutes,
+                       split_part(r.idempotency_key, ' since ', 1) AS key, r.requested_duration_mins AS minutes,
                        r.snapshot -> 'mappings' AS values, r.created_at, r.decided_by, r.decided_at,
                        r.expires_at, r.ended_at
                 FROM access_requests r JOIN users u ON u.id = r.requester_id

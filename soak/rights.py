@@ -134,26 +134,18 @@ class Rights:
             return []
         away, _ = self._away(token.user, told.sent, told.received)
         wrong = [f"a token of {token.user} counts, and their account is deactivated"] if away else []
+        if any(
+            absence.begins > token.received and absence.begun_by < told.sent for absence in self._absences[token.user]
+        ):
+            wrong.append(f"a token of {token.user} counts that is from before a deactivation")
         if token.expires_at is not None and token.expires_at <= told.sent:
             wrong.append(f"a token of {token.user} counts that has expired")
         wrong += [
             f"a token of {token.user} for {_listed([value])} counts whose grant is over"
             for value in sorted(token.values or ())
-            if not any(self._counts(right, told) for right in self._sources(token, value))
+            if not any(right.closed_by > told.sent for right in self._sources(token, value))
         ]
         return wrong
-
-    def _counts(self, drawn_on: Right, told: Introspection) -> bool:
-        """Whether what a token drew on may still be there: a grant that came later does not bring it back.
-
-        With a membership that came later it counts again: who left a group and is in it again holds what it says.
-        """
-        if drawn_on.asked is not None:
-            return drawn_on.closed_by > told.sent
-        return any(
-            right.asked is None and right.source == drawn_on.source and right.may_hold(told.sent, told.received)
-            for right in self._rights[drawn_on.user, drawn_on.app]
-        )
 
     def _ended(self, right: Right) -> Right:
         """A grant as the deactivations of its account leave it."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 from typing import Any, Final
 
+import psycopg
+
 from db import administrators, tokens, users
 from db.database import Database
 from domain.directory import UserValues
+from domain.errors import Invalid
 from domain.events import Event
 from soak.calling import Line
 from soak.receivers import Mood, Receiver
@@ -38,13 +42,14 @@ def run():
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Somebody:
     """An account with a token."""
 
     id: str
     email: str
-    token: str
+    token: str = field(compare=False)
+    """The newest: one of before a deactivation does not work again."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,20 @@ class Scene:
 
 STAFF_APP: Final = "Payroll"
 STAFF_VALUE: Final = ("groups", "staff")
+
+
+async def renew(database_url: str, person: Somebody) -> None:
+    """Make a new token for an account that is active again.
+
+    Tries until the database answers and the account is active.
+    """
+    while True:
+        try:
+            async with Database(database_url, max_connections=1) as db:
+                person.token = (await tokens.create_token(db, person.id, "soak", _TOKEN)).token
+                return
+        except (psycopg.Error, OSError, Invalid):
+            await asyncio.sleep(0.5)
 
 
 async def furnish(database_url: str, line: Line, chance: Random, *, slow: bool) -> Scene:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -18,8 +18,8 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from db import requests
-from db.database import Database
+from db import requests, web_sessions
+from db.database import Connection, Database
 from domain import deciding
 from domain.deciding import Person, Standing
 
@@ -51,12 +51,23 @@ class Word(Enum):
 class _Looker:
     """One open page."""
 
+    session: str
+    """The token of the session that the page was opened in."""
     person: Person
+    """The person as last read."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the session does not count any more: nothing further is told."""
     untold: set[UUID | Word] = field(default_factory=set)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self, word: UUID | Word) -> None:
         self.untold.add(word if len(self.untold) < _MOST_UNTOLD else Word.LOOK)
+        self.woken.set()
+
+    def end(self) -> None:
+        """Tell nothing any more."""
+        self.ended.set()
+        self.untold.clear()
         self.woken.set()
 
 
@@ -77,14 +88,16 @@ class Changes:
             looker.woken.set()
 
     async def seen_by(
-        self, db: Database, person: Person, patience: float, lifetime: float
+        self, db: Database, session: str, person: Person, patience: float, lifetime: float
     ) -> AsyncIterator[UUID | Word]:
         """The ids of requests that change from now on, as far as this person may read them.
 
-        Begins with LOOK once nothing is missed any more.
+        Begins with LOOK once nothing is missed any more. Ends soon after the session does, by a deactivation for one;
+        from then on nothing is told.
 
         Args:
             db: the record.
+            session: the token of the session in which they look.
             person: who looks.
             patience: seconds after which NOTHING is told.
             lifetime: seconds after which it ends, so that whoever looks on has to show again who they are.
@@ -94,7 +107,7 @@ class Changes:
         """
         if len(self._lookers) >= _MOST_LOOKERS:
             raise TooManyLook
-        looker = _Looker(person)
+        looker = _Looker(session, person)
         if self._hears:
             looker.tell(Word.LOOK)
         self._lookers.add(looker)
@@ -102,13 +115,15 @@ class Changes:
             self._listening = asyncio.create_task(self._listen(db))
         ends = asyncio.get_running_loop().time() + lifetime
         try:
-            while not self._closing and asyncio.get_running_loop().time() < ends:
+            while not (self._closing or looker.ended.is_set()) and asyncio.get_running_loop().time() < ends:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(patience):
                         await looker.woken.wait()
                 looker.woken.clear()
                 changed, looker.untold = looker.untold, set()
                 for word in changed or {Word.NOTHING}:
+                    if looker.ended.is_set():
+                        break
                     yield word
         finally:
             self._lookers.discard(looker)
@@ -132,6 +147,8 @@ class Changes:
                         # A server that went silent, or behind a network that was cut, looks like one with no news.
                         async with asyncio.timeout(_ANSWER_SECS):
                             await connection.execute("SELECT 1")
+                        async with db.connection() as reading:
+                            await _read_again(reading, self._lookers)
             except (psycopg.Error, OSError) as error:
                 self._hears = False
                 _log.warning("pages are not told of changes", error=str(error))
@@ -140,9 +157,27 @@ class Changes:
     async def _tell(self, db: Database, request_id: UUID) -> None:
         async with db.connection() as connection:
             found = await requests.get(connection, request_id)
-        if found is None:
-            return
-        _, asked = found
-        for looker in self._lookers:
-            if deciding.may_read(Standing.of(looker.person, asked)):
+            if found is None:
+                return
+            _, asked = found
+            told = [looker for looker in self._lookers if deciding.may_read(Standing.of(looker.person, asked))]
+            # Who may read it by what was read of them before: they may have been signed out or deactivated since, or
+            # have left a group.
+            await _read_again(connection, told)
+        for looker in told:
+            if not looker.ended.is_set() and deciding.may_read(Standing.of(looker.person, asked)):
                 looker.tell(request_id)
+
+
+async def _read_again(connection: Connection, lookers: Collection[_Looker]) -> None:
+    """Read the people behind open pages as they are now, in one statement. Ends pages whose sessions do not count."""
+    lookers = list(lookers)
+    if not lookers:
+        return
+    people = await web_sessions.holders(connection, {looker.session for looker in lookers})
+    for looker in lookers:
+        person = people.get(looker.session)
+        if person is None:
+            looker.end()
+        else:
+            looker.person = person

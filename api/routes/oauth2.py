@@ -19,16 +19,16 @@ from starlette.routing import BaseRoute, Route
 
 from api import oauth
 from api.authentication import take_call
-from api.bearers import person_behind
+from api.bearers import bearer_of
 from api.oauth import NO_STORE, Endpoint, Form, OAuthError
 from api.signing import KeyRing
 from db import access_tokens, tokens
-from db.access_tokens import NoSuchAudience, NothingInScope
+from db.access_tokens import NoSuchAudience, NothingInScope, SubjectEnded
 from db.applications import Client
 from db.database import Database
+from db.tokens import Bearer
 from domain import jose
 from domain.access_tokens import Grant, Issued, mint, read
-from domain.deciding import Person
 from domain.errors import Unauthenticated
 from domain.jose import LONGEST_TOKEN, InvalidToken
 from settings import Settings
@@ -75,12 +75,15 @@ async def exchange(request: Request) -> Response:
     by = await oauth.client(request, state.database, sent)
     if by is not None and by.client_id != client_id:
         raise OAuthError("invalid_target", "A client that authenticates gets tokens for itself only.")
-    person = await _subject(request, sent)
-    jti = uuid4()
+    bearer = await _subject(request, sent)
+    jti, user_id = uuid4(), bearer.person.id
+    lifetime = timedelta(seconds=settings.access_token_lifetime_secs)
     try:
         recorded = await access_tokens.record(
-            state.database, jti, person.id, client_id, timedelta(seconds=settings.access_token_lifetime_secs), names
+            state.database, jti, user_id, client_id, lifetime, names, until=bearer.expires_at
         )
+    except SubjectEnded:
+        raise OAuthError("invalid_request", "The subject token is refused. It ends at this moment.") from None
     except NoSuchAudience:
         raise OAuthError("invalid_target", "No application has this client id.") from None
     except NothingInScope:
@@ -88,7 +91,7 @@ async def exchange(request: Request) -> Response:
     keys: KeyRing = state.signing_keys
     grant = Grant(
         jti=jti,
-        user_id=person.id,
+        user_id=user_id,
         client_id=client_id,
         claims=recorded.claims,
         issued_at=recorded.issued_at,
@@ -96,7 +99,7 @@ async def exchange(request: Request) -> Response:
         scope=None if names is None else " ".join(sorted(recorded.claims)),
     )
     token = mint(grant, settings.token_issuer, await keys.signing(recorded.kid))
-    _log.info("access_token_issued", jti=str(jti), user_id=str(person.id), client_id=client_id)
+    _log.info("access_token_issued", jti=str(jti), user_id=str(user_id), client_id=client_id)
     await _clean(state)
     answer: dict[str, Any] = {
         "access_token": token,
@@ -200,7 +203,7 @@ def _asked_for(sent: Form) -> tuple[str, list[str] | None, str]:
     return sent.required("audience"), names, issued_type
 
 
-async def _subject(request: Request, sent: Form) -> Person:
+async def _subject(request: Request, sent: Form) -> Bearer:
     token, kind = sent.required("subject_token"), sent.required("subject_token_type")
     if kind not in {ACCESS_TOKEN, JWT, API_TOKEN}:
         raise OAuthError("invalid_request", "The subject token type is not supported.")
@@ -209,13 +212,13 @@ async def _subject(request: Request, sent: Form) -> Person:
         raise OAuthError("invalid_request", "The subject token is not of the type that is said.")
     database: Database = request.app.state.database
     try:
-        person = await person_behind(request, database, token)
+        bearer = await bearer_of(request, database, token)
     except Unauthenticated as error:
         # RFC 8693, section 2.2.2: invalid_request, whatever is wrong with it.
         raise OAuthError("invalid_request", f"The subject token is refused. {error.detail}") from error
     # As any other call of theirs: each is signed, and a row until it expires.
-    take_call(request, person)
-    return person
+    take_call(request, bearer.person)
+    return bearer
 
 
 async def _issued(state: State, token: str) -> Issued | None:

@@ -41,7 +41,8 @@ def _justiam(*arguments: str) -> Result:
 def _works(database_url: str, token: str) -> Person | None:
     async def authenticate() -> Person | None:
         async with Database(database_url, max_connections=1) as db:
-            return await tokens.authenticate(db, token)
+            bearer = await tokens.authenticate(db, token)
+            return None if bearer is None else bearer.person
 
     return asyncio.run(authenticate())
 

@@ -428,6 +428,29 @@ class TestDeactivatedRequester:
         assert (await shared.decide(request_id, Action.DENY, cast.approver)).refusal is None
 
 
+class TestDeactivatedActor:
+    @pytest.mark.parametrize(
+        ("made_later", "refused"),
+        # A proof says when it was made in whole seconds, rounded down: in the second of the deactivation it is refused.
+        [(-60, True), (0, True), (0.9, True), (1, False)],
+    )
+    async def test_who_is_active_again_needs_a_proof_of_after(
+        self, shared: Record, made_later: float, refused: bool
+    ) -> None:
+        cast, request_id = await asked(shared)
+        ended = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=100)
+        made = ended + timedelta(seconds=made_later)
+        proof = PROOFS.mint(request_id, Action.APPROVE, cast.approver.id, jti=str(uuid4()), now=made)
+        await shared.execute("UPDATE users SET deactivated_at = %s WHERE id = %s", ended, cast.approver.id)
+        outcome = await claim(shared, request_id, Action.APPROVE, None, proof=proof)
+        assert (outcome.refusal == Forbidden.code) is refused
+        if refused:
+            assert outcome.detail == "The account was deactivated after the proof was made. Make another proof."
+            assert await shared.temporary_groups(request_id) == []
+            new = PROOFS.mint(request_id, Action.APPROVE, cast.approver.id, jti=str(uuid4()), now=datetime.now(UTC))
+            assert (await claim(shared, request_id, Action.APPROVE, None, proof=new)).refusal is None
+
+
 class TestAutomaticApproval:
     async def test_is_for_templates_that_say_so(self, shared: Record) -> None:
         for auto in (True, False):

@@ -76,7 +76,10 @@ def test_a_token_that_counts_after_its_grant_is_found() -> None:
     assert not told(51, active=True)
     away = Absence("ann", 40, 41, 44, 45)
     assert "a token of ann counts, and their account is deactivated" in told(42, away, active=True)
-    assert told(46, away, active=True) == ["a token of ann for roles=read counts whose grant is over"]
+    assert told(46, away, active=True) == [
+        "a token of ann counts that is from before a deactivation",
+        "a token of ann for roles=read counts whose grant is over",
+    ]
     assert not told(30, active=False), "the record may forget a token in a crash"
 
 
@@ -86,14 +89,23 @@ def test_a_grant_that_came_later_does_not_bring_a_token_back() -> None:
     assert Rights([GRANT, again], []).judge_introspection(Introspection(token, 55, 56, active=True))
 
 
-def test_a_membership_that_came_later_does() -> None:
+def test_nor_does_a_membership_that_came_later() -> None:
     left = replace(GRANT, asked=None, limit=math.inf, source="the group staff")
     again = replace(left, opens=60, open_by=61, closes=90, closed_by=91)
     judge = Rights([left, again], []).judge_introspection
     token = seen(20, 21, READ, expires_at=300)
     assert judge(Introspection(token, 55, 56, active=True))
-    assert not judge(Introspection(token, 62, 63, active=True))
-    assert judge(Introspection(token, 91, 92, active=True))
+    assert judge(Introspection(token, 62, 63, active=True))
+
+
+def test_nor_does_an_account_that_is_active_again() -> None:
+    lasting = replace(GRANT, asked=None, closes=math.inf, closed_by=math.inf)
+    judge = Rights([lasting], [Absence("ann", 30, 31, 40, 41)]).judge_introspection
+    before, after = seen(20, 21, READ, expires_at=300), seen(42, 43, READ, expires_at=300)
+    known = ["a token of ann counts that is from before a deactivation"]
+    assert judge(Introspection(before, 50, 51, active=True)) == known
+    assert not judge(Introspection(after, 50, 51, active=True))
+    assert not judge(Introspection(before, 29, 29.5, active=True))
 
 
 def test_a_grant_does_not_come_back_with_its_account() -> None:

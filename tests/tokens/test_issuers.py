@@ -416,7 +416,10 @@ class TestLinkingByEmail:
             await provider.send("DELETE", f"/Users/{made['id']}")
             assert not await _let_in(shop, issuer.token(sub="scim-1", **claims))
             assert (await provider.make("scim.person", userName="scim@upn.test"))["id"] == made["id"]
-            # Another person, at the issuer and here, with the address and the name of the first.
+            # Another person, at the issuer and here, with the address and the name of the first. Not in the same
+            # minute: their token could be from before by the issuer's clock.
+            ended = "UPDATE users SET deactivated_at = now() - interval '1 minute' WHERE id = %s"
+            await shop.execute(ended, made["id"])
             assert (await _me(shop, issuer.token(sub="scim-2", **claims))).json()["id"] == made["id"]
             assert not await _let_in(shop, issuer.token(sub="scim-1"))
 

@@ -12,12 +12,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from db import web_sessions
 from db.overview import overview
 from db.templates import TemplateView
 from domain.states import Action, Verdict
 from tests.api.house import House, Somebody
 from tests.conftest import Databases
 from tests.web.conftest import Visitor, open_pages, shown, visitor
+from web.routes.history import ExportEndedError, Filters, _all
 
 
 @dataclass(frozen=True)
@@ -228,3 +230,14 @@ async def test_the_overview_of_nothing_says_so(new_database: Databases) -> None:
 async def test_an_address_that_means_nothing_is_told_as_such(archive: _Archive) -> None:
     for query in ("status=granted", "template_id=x", "since=yesterday", f"app_id={uuid4()}x"):
         assert (await archive.root.get(f"/history?{query}")).status_code == 404
+
+
+async def test_an_export_ends_with_the_session(archive: _Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.routes.history.LARGEST_LIMIT", 1)
+    house = archive.house
+    session = await web_sessions.begin(house.db, house.admin.id, None)
+    views = _all(house.db, Filters(), session)
+    await anext(views)
+    await web_sessions.end(house.db, session)
+    with pytest.raises(ExportEndedError):
+        await anext(views)

@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from db import tokens
+from db import web_sessions
+from domain.deciding import Person
 from domain.states import Action
 from tests.api.house import House, Somebody
 from tests.web.conftest import Visitor, visitor
@@ -23,6 +24,7 @@ class Told:
 
     def __init__(self) -> None:
         self.words: list[UUID | Word] = []
+        self.ended = asyncio.Event()
 
     async def waits_for(self, word: UUID | Word) -> None:
         async with asyncio.timeout(PATIENCE_SECS):
@@ -36,10 +38,10 @@ async def looking(house: House, changes: Changes, *people: Somebody) -> AsyncIte
     told = [Told() for _ in people]
 
     async def look(who: Somebody, each: Told) -> None:
-        person = await tokens.authenticate(house.db, who.token)
-        assert person is not None
-        async for word in changes.seen_by(house.db, person, 0.05, 60):
+        session, person = await _signed_in(house, who)
+        async for word in changes.seen_by(house.db, session, person, 0.05, 60):
             each.words.append(word)
+        each.ended.set()
 
     tasks = [asyncio.create_task(look(who, each)) for who, each in zip(people, told, strict=True)]
     try:
@@ -50,6 +52,14 @@ async def looking(house: House, changes: Changes, *people: Somebody) -> AsyncIte
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _signed_in(house: House, who: Somebody) -> tuple[str, Person]:
+    """Return a new session and its person."""
+    session = await web_sessions.begin(house.db, who.id, None)
+    person = await web_sessions.holder(house.db, session)
+    assert person is not None
+    return session, person
 
 
 @pytest.fixture
@@ -143,9 +153,7 @@ async def _listeners(house: House) -> int:
 
 
 async def test_open_pages_let_go_when_the_process_is_told_to_stop(house: House, changes: Changes) -> None:
-    person = await tokens.authenticate(house.db, house.admin.token)
-    assert person is not None
-    words = changes.seen_by(house.db, person, 60, 600)
+    words = changes.seen_by(house.db, *await _signed_in(house, house.admin), 60, 600)
     assert await anext(words) is Word.LOOK
     changes.close()
     with pytest.raises(StopAsyncIteration):
@@ -153,10 +161,9 @@ async def test_open_pages_let_go_when_the_process_is_told_to_stop(house: House, 
 
 
 async def test_a_connection_does_not_last_longer_than_its_session_is_worth(house: House, changes: Changes) -> None:
-    person = await tokens.authenticate(house.db, house.admin.token)
-    assert person is not None
+    signed_in = await _signed_in(house, house.admin)
     async with asyncio.timeout(PATIENCE_SECS):
-        assert [word async for word in changes.seen_by(house.db, person, 0.01, 0.05)]
+        assert [word async for word in changes.seen_by(house.db, *signed_in, 0.01, 0.05)]
 
 
 async def test_one_process_tells_a_bounded_number(
@@ -164,10 +171,9 @@ async def test_one_process_tells_a_bounded_number(
 ) -> None:
     monkeypatch.setattr("web.live._MOST_LOOKERS", 1)
     async with looking(house, changes, house.admin):
-        person = await tokens.authenticate(house.db, house.admin.token)
-        assert person is not None
+        signed_in = await _signed_in(house, house.admin)
         with pytest.raises(TooManyLook):
-            await anext(changes.seen_by(house.db, person, 1, 1))
+            await anext(changes.seen_by(house.db, *signed_in, 1, 1))
 
 
 async def test_who_is_signed_out_is_not_told(house: House) -> None:
@@ -185,3 +191,53 @@ async def test_nothing_is_missed_while_the_database_is_asked_whether_it_is_there
     async with looking(house, changes, asker) as (told,):
         for _ in range(30):
             await told.waits_for(await house.request(await house.template(), asker))
+
+
+@pytest.mark.parametrize("begins_again", [False, True])
+async def test_a_page_that_is_open_is_told_nothing_after_a_deactivation(
+    house: House, changes: Changes, begins_again: bool
+) -> None:
+    asker = await house.person(f"asker-{uuid4()}")
+    request_id = await house.request(await house.template(), asker)
+    account = {"email": asker.email, "name": "Asker"}
+    async with looking(house, changes, asker, house.admin) as (told, told_root):
+        for active in (False, True) if begins_again else (False,):
+            answer = await house.call("PUT", f"/users/{asker.id}", house.admin, json={**account, "active": active})
+            assert answer.status_code == 200, answer.text
+        told.words.clear()
+        told_root.words.clear()
+        message = {"body": "Why?"}
+        answer = await house.call("POST", f"/access-requests/{request_id}/messages", house.admin, json=message)
+        assert answer.status_code == 201, answer.text
+        await told_root.waits_for(request_id)
+        async with asyncio.timeout(PATIENCE_SECS):
+            await told.ended.wait()
+    assert request_id not in told.words
+
+
+async def test_a_quiet_page_ends_with_its_session(
+    house: House, changes: Changes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.live._SILENCE_SECS", 0.01)
+    asker = await house.person(f"asker-{uuid4()}")
+    async with looking(house, changes, asker) as (told,):
+        answer = await house.call(
+            "PUT", f"/users/{asker.id}", house.admin, json={"email": asker.email, "name": "A", "active": False}
+        )
+        assert answer.status_code == 200, answer.text
+        async with asyncio.timeout(PATIENCE_SECS):
+            await told.ended.wait()
+
+
+async def test_who_has_left_a_group_is_not_told_of_what_it_decides(house: House, changes: Changes) -> None:
+    asker, approver = [await house.person(f"{who}-{uuid4()}") for who in ("asker", "approver")]
+    team = await house.group(f"team-{uuid4()}", approver)
+    template = await house.template(approver_group_ids=[team.id])
+    async with looking(house, changes, asker, approver) as told:
+        path = f"/groups/{team.id}/members/{approver.id}"
+        assert (await house.call("DELETE", path, house.admin)).status_code == 204
+        request_id = await house.request(template, asker)
+        await told[0].waits_for(request_id)
+        own = await house.request(await house.template(), approver)
+        await told[1].waits_for(own)
+    assert request_id not in told[1].words

@@ -141,6 +141,19 @@ async def test_signing_out_ends_the_session_here_and_leads_to_the_issuer(front: 
     assert (await Visitor(front.house, session, held).get("/requests")).status_code == 303
 
 
+async def test_a_sign_in_that_began_before_a_deactivation_signs_nobody_in(front: _Front) -> None:
+    browser = front.stranger()
+    where = await begun(browser, 1)
+    for active in (False, True):
+        sent = {"email": front.alice.email, "name": "Alice", "active": active}
+        path = f"/users/{front.alice.id}"
+        assert (await front.house.call("PUT", path, front.house.admin, json=sent)).status_code == 200
+    # The ID token is made now.
+    await refused(front, browser, await answered(where), 403, "no active account here")
+    answer = await browser.get(await answered(await begun(browser, 1)))
+    assert answer.status_code == 303, shown(answer)
+
+
 async def refused(front: _Front, browser: Visitor, path: str, status: int, says: str) -> None:
     answer = await browser.get(path)
     assert answer.status_code == status, shown(answer)

@@ -17,11 +17,12 @@ from starlette.responses import Response, StreamingResponse
 from api.authentication import RequestsManager
 from api.reading import Paging, Reading
 from api.resources import Db
-from db import overview, requests
+from db import overview, requests, web_sessions
 from db.choices import Source
 from db.database import Connection, Database
 from db.paging import LARGEST_LIMIT, Page, Position
 from db.requests import RequestView
+from domain.actors import Permission
 from domain.states import Status
 from domain.text import FilterText, in_a_cell
 from web.choosing import picker
@@ -103,15 +104,15 @@ async def history(  # noqa: PLR0917 - each is a filter or finds one
 
 
 @router.get("/history/export.csv")
-async def export_csv(_: RequestsManager, db: Db, wanted: Wanted) -> Response:
+async def export_csv(visit: Visit, _: RequestsManager, db: Db, wanted: Wanted) -> Response:
     """The same requests as a table for spreadsheets."""
-    return _attachment(_csv(db, wanted), "text/csv; charset=utf-8", "csv")
+    return _attachment(_csv(_all(db, wanted, visit.request.state.session)), "text/csv; charset=utf-8", "csv")
 
 
 @router.get("/history/export.json")
-async def export_json(_: RequestsManager, db: Db, wanted: Wanted) -> Response:
+async def export_json(visit: Visit, _: RequestsManager, db: Db, wanted: Wanted) -> Response:
     """The same requests as the API shows them."""
-    return _attachment(_json(db, wanted), "application/json", "json")
+    return _attachment(_json(_all(db, wanted, visit.request.state.session)), "application/json", "json")
 
 
 @router.get("/overview")
@@ -131,11 +132,23 @@ def _attachment(content: AsyncIterator[str], kind: str, ending: str) -> Response
     )
 
 
-async def _all(db: Database, wanted: Filters) -> AsyncIterator[RequestView]:
-    """Page by page, and without a connection meanwhile: whoever downloads slowly must not keep one."""
+class ExportEndedError(Exception):
+    """The session of an export does not count any more, or its person may not see all requests any more."""
+
+
+async def _all(db: Database, wanted: Filters, session: str) -> AsyncIterator[RequestView]:
+    """Read all requests page by page, and without a connection meanwhile: whoever downloads slowly must not keep one.
+
+    Raises:
+        ExportEndedError: the session ended, by a deactivation for one. The download fails; it is not cut silently.
+    """
     position, sent = Position(LARGEST_LIMIT), 0
     while sent < _MOST_EXPORTED:
         async with db.connection() as connection:
+            # Also for the first page: the answer begins after the caller was checked.
+            person = (await web_sessions.holders(connection, [session])).get(session)
+            if person is None or not person.holds(Permission.REQUESTS):
+                raise ExportEndedError
             page = await wanted.page(connection, position)
         for view in page.items:
             yield view
@@ -145,17 +158,17 @@ async def _all(db: Database, wanted: Filters) -> AsyncIterator[RequestView]:
         position = Position.of(LARGEST_LIMIT, page.next_cursor)
 
 
-async def _json(db: Database, wanted: Filters) -> AsyncIterator[str]:
+async def _json(views: AsyncIterator[RequestView]) -> AsyncIterator[str]:
     before = "[\n"
-    async for view in _all(db, wanted):
+    async for view in views:
         yield before + view.model_dump_json()
         before = ",\n"
     yield "[]\n" if before == "[\n" else "\n]\n"
 
 
-async def _csv(db: Database, wanted: Filters) -> AsyncIterator[str]:
+async def _csv(views: AsyncIterator[RequestView]) -> AsyncIterator[str]:
     yield _line(_COLUMNS)
-    async for view in _all(db, wanted):
+    async for view in views:
         yield _line(_cells(view))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.authentication import Caller
@@ -21,17 +21,19 @@ _LIFETIME_SECS: Final = 300.0
 
 
 @router.get("/live")
-async def live(caller: Caller, db: Db, changes: Live) -> Response:
+async def live(request: Request, caller: Caller, db: Db, changes: Live) -> Response:
     """Tells of changes to requests that the caller may read, until the connection ends."""
     return StreamingResponse(
-        _events(changes, db, caller), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        _events(changes, db, request.state.session, caller),
+        media_type="text/event-stream",
+        headers={"X-Accel-Buffering": "no"},
     )
 
 
-async def _events(changes: Changes, db: Db, caller: Caller) -> AsyncIterator[str]:
+async def _events(changes: Changes, db: Db, session: str, caller: Caller) -> AsyncIterator[str]:
     yield "retry: 2000\n\n"
     try:
-        async for word in changes.seen_by(db, caller, _PATIENCE_SECS, _LIFETIME_SECS):
+        async for word in changes.seen_by(db, session, caller, _PATIENCE_SECS, _LIFETIME_SECS):
             match word:
                 case Word.NOTHING:
                     # A comment, by which proxies and ours see that the other side is still there.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Annotated, Final
 from urllib.parse import quote_plus, urlsplit
 
@@ -69,6 +71,7 @@ async def sign_in_with(
     if where is None:
         raise IssuerUnavailable(f"{issuer.issuer} does not say where people sign in.")
     asked = {name: generate_token(48) for name in ("state", "nonce", "verifier")}
+    began = datetime.now(UTC).isoformat()
     url = prepare_grant_uri(
         where,
         issuer.web_client_id,
@@ -81,7 +84,9 @@ async def sign_in_with(
         code_challenge_method="S256",
     )
     response = RedirectResponse(url, status_code=303)
-    jar.leave_note(response, _QUESTION, {**asked, "issuer": issuer.issuer, "next": local(target)}, _PATIENCE_SECS)
+    jar.leave_note(
+        response, _QUESTION, {**asked, "issuer": issuer.issuer, "next": local(target), "began": began}, _PATIENCE_SECS
+    )
     return response
 
 
@@ -106,7 +111,9 @@ async def callback(request: Request, jar: Jar, db: Db, settings: AppSettings, is
     if not sent.get("code"):
         raise Unauthenticated(f"{chosen.issuer} sent you back without an answer. Start again.")
     found = await _signed_in(issuers, settings, chosen, asked, sent["code"])
-    person = await admit(db, found.identity)
+    # Not when the ID token was made: a deactivation in between ends the sign-in, also if the account is active again.
+    began = datetime.fromisoformat(asked["began"]) if "began" in asked else datetime.fromtimestamp(0, UTC)
+    person = await admit(db, replace(found.identity, issued_at=began))
     if person is None:
         known_as = found.email or found.identity.subject
         raise Forbidden(
@@ -114,7 +121,7 @@ async def callback(request: Request, jar: Jar, db: Db, settings: AppSettings, is
             "linked to that. Ask an administrator."
         )
     await _end_former(request, jar, db)
-    response = welcome(jar, await web_sessions.begin(db, person.id, chosen.issuer), asked["next"])
+    response = welcome(jar, await web_sessions.begin(db, person.id, chosen.issuer, since=began), asked["next"])
     # A question is answered once.
     jar.drop_note(response, _QUESTION)
     return response
