@@ -119,6 +119,9 @@ def export_log(
             async for entry in entries:
                 sys.stdout.write(entry.model_dump_json() + "\n")
             return
+        from domain.text import BEGINS_A_TABLE
+
+        sys.stdout.write(BEGINS_A_TABLE)
         table = csv.writer(sys.stdout)
         table.writerow(["id", "at", "actor", "action", "kind", "object_id", "request_id", "before", "after", "hash"])
         async for entry in entries:

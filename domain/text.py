@@ -33,8 +33,11 @@ LONGEST_NAME: Final = 200
 
 _BREAKING: Final = frozenset({"Cc", "Zl", "Zp"})
 """Control characters, and Unicode's own separators of lines and paragraphs."""
-_BEGINS_A_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_BEGINS_A_FORMULA: Final = frozenset("=+-@;\uff1d\uff0b\uff0d\uff20")
 """The last four are the first four in full width, which some spreadsheets take for the same."""
+_BEGINS_A_CELL: Final = ("\t", "\r", "\n")
+BEGINS_A_TABLE: Final = "\N{BYTE ORDER MARK}"
+"""What a CSV file starts with, so that spreadsheets read it as UTF-8."""
 _TURNING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """LRE, RLE, PDF, LRO, RLO, LRI, RLI, FSI, PDI: what turns the direction of the text that follows."""
 UNSEEN: Final = re.compile(
@@ -197,7 +200,9 @@ def _spelled(found: re.Match[str]) -> str:
 def in_a_cell(value: str) -> str:
     """`value` for a table that a spreadsheet opens, which would take some of what people write for a formula."""
     value = made_harmless(value)
-    return f"'{value}" if value.startswith(_BEGINS_A_FORMULA) else value
+    # Some spreadsheets skip blanks, and characters that cannot be seen.
+    first = next((char for char in value if not (char.isspace() or UNSEEN.match(char))), "")
+    return f"'{value}" if first in _BEGINS_A_FORMULA or value.startswith(_BEGINS_A_CELL) else value
 
 
 def _sought(value: str) -> str:

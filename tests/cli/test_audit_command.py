@@ -152,7 +152,9 @@ class TestExport:
         with psycopg.connect(database_url) as connection:
             connection.execute("SELECT set_config('justiam.actor', '=1+1', false)")
             connection.execute("INSERT INTO groups (id, name, description) VALUES (gen_random_uuid(), 'x', '')")
-        rows = list(csv.DictReader(io.StringIO(justiam("export", "--format", "csv").stdout)))
+        rows = list(
+            csv.DictReader(io.StringIO(justiam("export", "--format", "csv").stdout.removeprefix("\N{BYTE ORDER MARK}")))
+        )
         assert [row["id"] for row in rows] == ["1", "2", "3", "4"]
         assert json.loads(rows[1]["after"])["name"] == "=two"
         assert rows[3]["actor"] == "'=1+1"

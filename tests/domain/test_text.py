@@ -187,3 +187,32 @@ def test_codes_and_addresses_are_exact_and_turn_nothing() -> None:
 def test_signals_are_read_as_they_always_were() -> None:
     # Stricter, a history with such a signal would not replay.
     assert Decision(actor="\u202e", comment="\u2066\u200b").comment == "\u2066\u200b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1",
+        "+1",
+        "-1",
+        "@a",
+        ";=1",
+        "\uff1d1",
+        "\uff0b1",
+        "\uff0d1",
+        "\uff20a",
+        "\t1",
+        "\r1",
+        "\n1",
+        "  =1",
+        "\u3000\u200b=1",
+        "\ufeff=1",
+    ],
+)
+def test_what_a_spreadsheet_may_calculate_with_is_text_in_a_cell(text: str) -> None:
+    assert in_a_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", " ", "a=1", "1-1", "two\nlines", " a", "a;b", "é"])
+def test_other_text_stays_as_it_is_in_a_cell(text: str) -> None:
+    assert in_a_cell(text) == text

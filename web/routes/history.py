@@ -24,7 +24,7 @@ from db.paging import LARGEST_LIMIT, Page, Position
 from db.requests import RequestView
 from domain.actors import Permission
 from domain.states import Status
-from domain.text import FilterText, in_a_cell
+from domain.text import BEGINS_A_TABLE, FilterText, in_a_cell
 from web.choosing import picker
 from web.reading import EMPTY_IS_NONE, from_day, to_day
 from web.resources import Visit
@@ -167,7 +167,7 @@ async def _json(views: AsyncIterator[RequestView]) -> AsyncIterator[str]:
 
 
 async def _csv(views: AsyncIterator[RequestView]) -> AsyncIterator[str]:
-    yield _line(_COLUMNS)
+    yield BEGINS_A_TABLE + _line(_COLUMNS)
     async for view in views:
         yield _line(_cells(view))
 
