@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ValidationError
 from starlette.datastructures import FormData
 
 from domain.errors import Invalid
+from domain.text import made_harmless
 
 EMPTY_IS_NONE: Final = BeforeValidator(lambda value: value or None)
 """A form sends its empty fields as well."""
@@ -32,7 +33,9 @@ def content(sent: FormData, name: str, stored: str = "") -> str:
     """
     value = sent.get(name)
     typed = value.replace("\r\n", "\n") if isinstance(value, str) else ""
-    return stored if typed == stored.replace("\r\n", "\n").replace("\r", "\n") else typed
+    # What a field is filled with: pages mark what turns the direction of text, browsers know one line break.
+    filled = made_harmless(stored).replace("\r\n", "\n").replace("\r", "\n")
+    return stored if typed == filled else typed
 
 
 def values(sent: FormData, name: str) -> list[str]:

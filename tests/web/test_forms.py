@@ -90,7 +90,8 @@ async def _filled(record: _Crowded) -> _Crowded:
         await make("/secrets", name, value="hush")
     script = "\n\ndef run():\r\n    return 1\r# end  \n\n"
     numbers = {"max_retries": 0, "timeout_seconds": 3600}
-    await make("/scheduled-tasks", "once", script="def run(): ...", description="")
+    for name in ("once", "turned"):
+        await make("/scheduled-tasks", name, script="def run(): ...", description="")
     await make(
         "/scheduled-tasks",
         "cron",
@@ -193,6 +194,24 @@ async def test_a_text_is_stored_as_it_was_typed(crowded: _Crowded, text: str) ->
         answer = await crowded.root.post(form.action, form.sends(form.button("Save")))
         assert answer.status_code == 303, shown(answer)
         assert (await crowded.seen(editor, name))["description"] == text.replace("\r\n", "\n")
+
+
+async def test_text_that_was_kept_before_it_was_checked_is_not_altered(crowded: _Crowded) -> None:
+    """Check that a form with a mark in the place of a character does not store the mark: the rule of text answers."""
+    turned = "before \u202egpj\u202c after"
+    async with crowded.house.db.connection() as connection:
+        await connection.execute(
+            "UPDATE scheduled_tasks SET name = %(text)s, script = %(text)s, description = %(text)s WHERE id = %(id)s",
+            {"text": turned, "id": crowded.ids["turned"]},
+        )
+    editor = "/admin/tasks/{task_id}/edit"
+    before = await crowded.seen(editor, "turned")
+    form = await crowded.opened(editor, "turned")
+    assert form.values("script") == form.values("name") == ["before \ufffdgpj\ufffd after"]
+    answer = await crowded.root.post(form.action, form.sends(form.first_button()))
+    assert answer.status_code == 422
+    assert "U+202E" in shown(answer)
+    assert await crowded.seen(editor, "turned") == before
 
 
 TEMPLATE: Final = "/admin/templates/{template_id}"

@@ -167,7 +167,7 @@ async def run(visit: Visit, _: TasksReader, connection: Reading, task_id: UUID, 
 
 def _task_values(sent: FormData, before: TaskView | None = None) -> TaskValues:
     found: dict[str, Any] = {
-        "name": reading.text(sent, "name"),
+        "name": reading.content(sent, "name", before.name if before else ""),
         "description": reading.content(sent, "description", before.description if before else ""),
         "language": reading.text(sent, "language") or None,
         "script": reading.content(sent, "script", before.script if before else ""),

@@ -53,7 +53,7 @@ def _told(error: AccessError, field: str = "name") -> Errors:
 def _described(sent: FormData, before: ApplicationValues | GroupValues | None = None) -> dict[str, str]:
     """Return name and description as a form says them; `before` is what it was filled with."""
     return {
-        "name": reading.text(sent, "name"),
+        "name": reading.content(sent, "name", before.name if before else ""),
         "description": reading.content(sent, "description", before.description if before else ""),
     }
 

@@ -63,6 +63,18 @@ class Question:
             "options": [line.strip() for line in self.options.split("\n") if line.strip()],
         }
 
+    @classmethod
+    def sent(cls, form: FormData, name: str, stored: Question) -> Question:
+        """Return what the fields of a question say, whose names start with `name`."""
+        return cls(
+            id=reading.text(form, f"{name}.id"),
+            label=reading.content(form, f"{name}.label", stored.label),
+            type=reading.text(form, f"{name}.type"),
+            required=f"{name}.required" in form,
+            placeholder=reading.content(form, f"{name}.placeholder", stored.placeholder),
+            options=reading.content(form, f"{name}.options", stored.options),
+        )
+
     @property
     def preview(self) -> CustomField | None:
         """What it will look like; None where it is not whole yet."""
@@ -129,10 +141,10 @@ class Draft:
             before: the template as it is stored, whose texts stay as they are where the form does not change them.
         """
         stored = before or cls()
-        placeholders = {question.id: question.placeholder for question in stored.questions}
+        questions = {question.id: question for question in stored.questions}
         count = min(int(number) if (number := reading.text(form, "questions")).isdecimal() else 0, _MOST_FIELDS)
         return cls(
-            name=reading.text(form, "name"),
+            name=reading.content(form, "name", stored.name),
             description=reading.content(form, "description", stored.description),
             app_id=reading.text(form, "app_id"),
             mapping_ids=reading.values(form, "mapping_ids"),
@@ -149,14 +161,7 @@ class Draft:
             trigger_task_id=reading.text(form, "trigger_task_id"),
             trigger_task_failure_mode=reading.text(form, "trigger_task_failure_mode"),
             questions=[
-                Question(
-                    id=(field_id := reading.text(form, f"q{number}.id")),
-                    label=reading.text(form, f"q{number}.label"),
-                    type=reading.text(form, f"q{number}.type"),
-                    required=f"q{number}.required" in form,
-                    placeholder=reading.content(form, f"q{number}.placeholder", placeholders.get(field_id, "")),
-                    options=reading.content(form, f"q{number}.options"),
-                )
+                Question.sent(form, f"q{number}", questions.get(reading.text(form, f"q{number}.id")) or Question())
                 for number in range(count)
             ],
         )
