@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 _MONTHS: Final = tuple(name.lower() for name in calendar.month_name[1:])
@@ -49,6 +50,16 @@ def checked_cron(expression: str) -> str:
     if min(days) > max(calendar.monthrange(_LEAP_YEAR, month)[1] for month in months):
         raise ValueError("never comes: no such month has such a day")
     return " ".join(parts)
+
+
+def fits(expression: str, local: datetime) -> bool:
+    """Return whether a local time is one of those of `expression`, which `checked_cron` has returned."""
+    there = (local.minute, local.hour, local.day, local.month)
+    *values, weekdays = (_values(field, part) for field, part in zip(_FIELDS, expression.split(), strict=True))
+    return all(each in some for each, some in zip(there, values, strict=True)) and not weekdays.isdisjoint(
+        # Sunday is 0 and 7.
+        {local.isoweekday(), local.isoweekday() % 7}
+    )
 
 
 def _values(field: _Field, text: str) -> set[int]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
+from importlib.resources import files
 from typing import Annotated, Final, Self
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -216,11 +217,23 @@ def pause_after(attempt: int) -> float:
     return float(min(5 * 2 ** (attempt - 1), 600))
 
 
+@cache
+def time_zones() -> dict[str, str]:
+    """Return the names of the time zone database, by themselves in lower case.
+
+    Those of the package `tzdata`, in this spelling, on every machine. What else lies beside them on some machines is a
+    file and not a time zone: `localtime`, `posixrules`, `posix/…`, `right/…`. `Factory` says that no zone is set.
+    """
+    names = files("tzdata").joinpath("zones").read_text(encoding="utf-8").split()
+    return {name.lower(): name for name in names if name != "Factory"}
+
+
 def _time_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("is no time zone; take one like Europe/Berlin, or UTC") from None
+    known = time_zones().get(name.lower())
+    if known is None:
+        raise ValueError("is no time zone; take one like Europe/Berlin, or UTC")
+    if known != name:
+        raise ValueError(f"is spelled {known}")
     return name
 
 

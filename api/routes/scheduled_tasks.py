@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, Field
 
 from api.authentication import TasksManager, TasksReader
 from api.orchestrator import Orchestrator
@@ -21,6 +20,7 @@ from db.database import Database
 from db.paging import Page
 from db.run_history import RunView
 from db.tasks import TaskView
+from domain.clocks import NextRuns, next_runs
 from domain.deciding import Person
 from domain.tasks import RunCause, TaskValues
 
@@ -30,12 +30,6 @@ router = APIRouter(prefix="/scheduled-tasks", tags=["Scheduled tasks"])
 
 TaskId = Annotated[UUID, Path(description="Id of the scheduled task.")]
 RunId = Annotated[UUID, Path(description="Id of the run.")]
-
-
-class NextRuns(BaseModel):
-    """When a task runs next by itself. Times are UTC."""
-
-    items: list[datetime] = Field(description="The soonest first; empty where it has no times, or is paused.")
 
 
 @router.get("", summary="List scheduled tasks", responses=refusals("forbidden"))
@@ -142,9 +136,12 @@ async def resume_task(database: Db, temporal: Temporal, caller: TasksManager, ta
     responses=refusals("forbidden", "not_found", "orchestrator_unavailable"),
 )
 async def list_next_runs(database: Db, temporal: Temporal, _: TasksReader, task_id: TaskId) -> NextRuns:
-    """Needs `tasks.manage` or `access_requests.manage`. When it runs by itself, the soonest first."""
-    await tasks.get(database, task_id)
-    return NextRuns(items=await temporal.next_runs(task_id))
+    """Needs `tasks.manage` or `access_requests.manage`. When it runs by itself, the soonest first.
+
+    Of a time that the clocks skip or repeat until then, `clock_changes` says what becomes of it.
+    """
+    view = await tasks.get(database, task_id)
+    return next_runs(view.cron, view.time_zone, await temporal.next_runs(task_id), datetime.now(UTC))
 
 
 @router.get("/{task_id}/runs", summary="List the runs of a task", responses=refusals("forbidden", "not_found"))

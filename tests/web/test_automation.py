@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from api.orchestrator import Orchestrator
 from db import tasks
 from db.paging import LARGEST_LIMIT, Position
 from domain.actors import Permission
@@ -79,6 +82,24 @@ async def test_what_is_wrong_with_a_task_is_told_beside_its_field(
     assert says in shown(answer)
     assert f'id="{field}-error"' in answer.text
     assert "def run():" in answer.text
+
+
+async def test_a_task_says_which_of_its_times_the_clocks_skip_or_repeat(
+    root: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    times = [datetime(2030, month, day, 2, 30, tzinfo=berlin) for month, day in ((3, 30), (4, 1), (10, 27))]
+
+    async def next_runs(*_: object) -> list[datetime]:
+        return [time.astimezone(UTC) for time in times]
+
+    monkeypatch.setattr(Orchestrator, "next_runs", next_runs)
+    values = {"schedule_type": "cron", "cron": "30 2 * * *", "time_zone": "Europe/Berlin"}
+    page = shown(await root.follow(await root.post("/admin/tasks/new", {**TASK, "name": f"task {uuid4()}", **values})))
+    assert "02:30 UTC+01:00" in page
+    assert "02:30 UTC+02:00" in page
+    assert "2030-03-31, 02:30 does not exist: no run" in page
+    assert "2030-10-27, 02:30 comes twice: it runs once" in page
 
 
 async def test_who_may_only_see_tasks_sees_no_buttons(house: House, root: Visitor) -> None:

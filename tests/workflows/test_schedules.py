@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from temporalio.client import Client, ScheduleHandle
 from temporalio.service import RPCError
 
 from activities import schedules
+from domain import clocks
 from domain.cron import checked_cron
 from domain.tasks import ScheduleType
 from tests.domain.test_cron import TAKEN
@@ -86,14 +88,57 @@ async def test_the_day_of_the_month_and_that_of_the_week_both_have_to_fit(tempor
     assert {(moment.day, moment.weekday(), moment.hour) for moment in times} == {(13, 4, 6)}
 
 
-async def _next_times(client: Client, expression: str) -> list[datetime]:
+def _next_change(zone: ZoneInfo, *, forward: bool) -> datetime:
+    """The day, in local time, on which clocks go forward or back next."""
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=2)
+    while True:
+        before, after = (moment.astimezone(zone).utcoffset() for moment in (day, day + timedelta(days=1)))
+        assert before is not None
+        assert after is not None
+        if after != before and (after > before) == forward:
+            return day.astimezone(zone)
+        day += timedelta(days=1)
+
+
+async def test_half_past_two_does_not_come_when_clocks_go_forward(temporal_client: Client) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    day = _next_change(zone, forward=True)
+    cron = f"30 2 {day.day - 1}-{day.day + 1} {day.month} *"
+    times = await _next_times(temporal_client, cron, zone.key)
+    shown = [moment.astimezone(zone) for moment in times if moment.year == day.year]
+    assert [(moment.day - day.day, moment.hour, moment.minute) for moment in shown] == [(-1, 2, 30), (1, 2, 30)]
+    [change] = clocks.next_runs(cron, zone.key, times[:2], datetime.now(UTC)).clock_changes
+    assert (change.local[-6:], change.effect) == ("T02:30", "skipped")
+
+
+async def test_half_past_two_comes_once_when_clocks_go_back(temporal_client: Client) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    day = _next_change(zone, forward=False)
+    cron = f"30 2 {day.day - 1}-{day.day} {day.month} *"
+    times = await _next_times(temporal_client, cron, zone.key)
+    shown = [moment.astimezone(zone) for moment in times if moment.year == day.year]
+    assert [(moment.day - day.day, moment.hour, moment.minute) for moment in shown] == [(-1, 2, 30), (0, 2, 30)]
+    changes = clocks.next_runs(cron, zone.key, times[:3], datetime.now(UTC)).clock_changes
+    assert (changes[0].local[-6:], changes[0].effect) == ("T02:30", "once")
+
+
+async def test_a_time_that_half_an_hour_skips_is_moved(temporal_client: Client) -> None:
+    zone = ZoneInfo("Australia/Lord_Howe")
+    day = _next_change(zone, forward=True)
+    cron = f"15 2 {day.day}-{day.day + 1} {day.month} *"
+    times = await _next_times(temporal_client, cron, zone.key)
+    changes = clocks.next_runs(cron, zone.key, times, datetime.now(UTC)).clock_changes
+    assert ("T02:15", "moved") in {(change.local[-6:], change.effect) for change in changes}
+
+
+async def _next_times(client: Client, expression: str, time_zone: str = "UTC") -> list[datetime]:
     plan = schedules.Plan(
         task_id=uuid4(),
         name="A task",
         schedule_type=ScheduleType.CRON,
         interval_seconds=None,
         cron=expression,
-        time_zone="UTC",
+        time_zone=time_zone,
         paused=False,
         version="1",
     )

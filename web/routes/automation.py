@@ -5,6 +5,7 @@ What a button does is what the route of the API does, which is called with who i
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from db.database import Connection, Database
 from db.integrations import IntegrationView
 from db.paging import Position
 from db.tasks import TaskView
+from domain.clocks import NextRuns, next_runs
 from domain.errors import AccessError, Invalid, OrchestratorUnavailable
 from domain.events import Event
 from domain.integrations import IntegrationValues, Role, Target
@@ -42,6 +44,8 @@ router = APIRouter(prefix="/admin")
 Errors = dict[str, str]
 
 _NOTHING: Final[Errors] = {}
+_SHOWN_TIMES: Final = 5
+"""Of the next times of a task."""
 _NUMBERS: Final = ("interval_seconds", "max_retries", "timeout_seconds")
 
 
@@ -89,17 +93,18 @@ async def task(
     """One task with its next times and its runs."""
     view = await tasks.get(db, task_id)
     runs = await run_history.list_of_task(connection, task_id, position)
-    upcoming, away = [], False
+    upcoming, away = NextRuns(items=[]), False
     if view.schedule_type is not ScheduleType.ONCE and not view.paused:
         try:
-            upcoming = await temporal.next_runs(task_id)
+            times = await temporal.next_runs(task_id)
+            upcoming = next_runs(view.cron, view.time_zone, times[:_SHOWN_TIMES], datetime.now(UTC))
         except OrchestratorUnavailable:
             away = True
     return await visit.show(
         "admin_task.html",
         task=view,
         runs=runs,
-        upcoming=upcoming[:5],
+        upcoming=upcoming,
         away=away,
         goes_on=any(run.status not in RUN_OVER for run in runs.items),
     )
