@@ -64,7 +64,7 @@ _KINDS: Final[dict[str, tuple[int, str, str]]] = {
     "changed_meanwhile": (
         412,
         "It was changed meanwhile",
-        "It was changed since you read it, and nothing was done. Read it again and apply your change to what it says.",
+        "It was changed since you read it, and nothing was done. Read it again, and apply your change to that.",
     ),
     "payload_too_large": (413, "The body is too large", "The body may have at most 262144 bytes."),
     "unsupported_media_type": (415, "Unsupported media type", "Send the body as application/json."),

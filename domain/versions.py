@@ -69,8 +69,8 @@ class Expected:
         """
         if self.tags is not None and version not in self.tags:
             raise ChangedMeanwhile(
-                "It was changed since you read it, and nothing was done. Read it again, apply your change to what it "
-                "says now, and send that with the ETag of the new answer in If-Match."
+                "It was changed since you read it, and nothing was done. Read it again, and apply your change to what "
+                "it says now."
             )
 
 

@@ -10,6 +10,7 @@ from starlette.datastructures import FormData
 
 from domain.errors import Invalid
 from domain.text import made_harmless
+from domain.versions import ANY_VERSION, Expected
 
 EMPTY_IS_NONE: Final = BeforeValidator(lambda value: value or None)
 """A form sends its empty fields as well."""
@@ -71,6 +72,12 @@ def moved(chosen: list[str], step: str, name: str) -> list[str]:
     others = [each for each in chosen if each != value]
     others.insert(max(at - 1, 0) if verb == "up" else at + 1, value)
     return others
+
+
+def expected(sent: FormData) -> Expected:
+    """Return the version that a form was filled with; any version for a form without one."""
+    version = text(sent, "version")
+    return Expected(frozenset({version})) if version else ANY_VERSION
 
 
 def from_day(first: date | None) -> datetime | None:

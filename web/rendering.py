@@ -82,7 +82,8 @@ class Pages:
             request: what it answers; somebody is signed in if `web.authentication.signed_in` said so.
             template: its file.
             status: of the response.
-            values: what the template shows. `errors` are a form's, by field; without, there are none.
+            values: what the template shows. `errors` are a form's, by field; without, there are none. `conflict` is
+                what was changed since a form was opened.
         """
         person: Person | None = getattr(request.state, "person", None)
         awaiting = await self._awaiting(request, person) if person else 0
@@ -104,6 +105,7 @@ class Pages:
         flash = self._cookies.flashed(request.cookies)
         shown = {
             "errors": {},
+            "conflict": None,
             "person": person,
             "path": request.scope["path"],
             "flash": flash,

@@ -26,8 +26,9 @@ from db.database import Connection, Database
 from db.integrations import IntegrationView
 from db.paging import Position
 from db.tasks import TaskView
+from domain.audit_log import Kind
 from domain.clocks import NextRuns, next_runs
-from domain.errors import AccessError, Invalid, OrchestratorUnavailable
+from domain.errors import AccessError, ChangedMeanwhile, Invalid, OrchestratorUnavailable
 from domain.events import Event
 from domain.integrations import IntegrationValues, Role, Target
 from domain.secrets import NewSecret, SecretChange
@@ -36,6 +37,7 @@ from domain.versions import ANY_VERSION
 from web import reading
 from web.authentication import Form
 from web.choosing import Picker, picker
+from web.conflicts import Conflict, conflict, version_shown
 from web.rendering import by_field
 from web.resources import Visit, Visitor
 
@@ -46,6 +48,32 @@ Errors = dict[str, str]
 _NOTHING: Final[Errors] = {}
 _SHOWN_TIMES: Final = 5
 """Of the next times of a task."""
+_TASK_LABELS: Final = {
+    "name": "Name",
+    "description": "Description",
+    "language": "Language",
+    "script": "Script",
+    "schedule_type": "By itself",
+    "interval_seconds": "Interval, in seconds",
+    "cron": "Cron expression",
+    "time_zone": "Time zone",
+    "max_retries": "Retries",
+    "timeout_seconds": "Seconds it may take",
+    "secret_names": "Secrets it may read",
+    "network": "The network",
+}
+"""What the editor calls each value of a task."""
+_INTEGRATION_LABELS: Final = {
+    "name": "Name",
+    "events": "Of which events",
+    "template_id": "Only of this template",
+    "app_id": "Only of this application",
+    "url": "URL of the webhook",
+    "task_id": "Task to run",
+    "roles": "By mail: whom",
+    "enabled": "Active",
+}
+"""What the form calls each value of an integration that may be read; the target cannot be changed."""
 _NUMBERS: Final = ("interval_seconds", "max_retries", "timeout_seconds")
 
 
@@ -124,20 +152,29 @@ async def change_task(visit: Visit, _: TasksManager, db: Db, temporal: Temporal,
         return await _editor(visit, db, view, sent=sent)
     try:
         values = _task_values(sent, view)
-        await task_routes.update_task(db, temporal, visit.person, task_id, values, ANY_VERSION, Response())
+        try:
+            await task_routes.update_task(
+                db, temporal, visit.person, task_id, values, reading.expected(sent), Response()
+            )
+        except ChangedMeanwhile:
+            view = await tasks.get(db, task_id)
+            stored = view.model_dump(mode="json") | ({"language": None} if view.language_inferred else {})
+            found = await conflict(db, Kind.TASKS, task_id, values.model_dump(mode="json"), stored, _TASK_LABELS)
+            if found.differences:
+                return await _editor(visit, db, view, sent=sent, changed=found)
     except AccessError as error:
         return await _editor(visit, db, view, _told(error), sent)
     return visit.back(f"/admin/tasks/{task_id}", "Saved. What starts from now on runs the new script.")
 
 
 @router.post("/tasks/{task_id}/{step}")
-async def do_with_task(
+async def do_with_task(  # noqa: PLR0917 - what its routes of the API need
     visit: Visit,
     _: TasksManager,
     db: Db,
     temporal: Temporal,
     connection: Reading,
-    __: Form,
+    sent: Form,
     task_id: UUID,
     step: str,
 ) -> Response:
@@ -155,7 +192,7 @@ async def do_with_task(
                 await task_routes.resume_task(db, temporal, visit.person, task_id)
                 said = "It runs at its times again."
             case "delete":
-                await task_routes.delete_task(db, temporal, visit.person, task_id, ANY_VERSION)
+                await task_routes.delete_task(db, temporal, visit.person, task_id, reading.expected(sent))
                 back, said = "/admin/tasks", "The task is deleted. Its runs stay with the requests that made them."
             case _:
                 raise Invalid(("", "there is no such button"))
@@ -199,7 +236,12 @@ def _task_values(sent: FormData, before: TaskView | None = None) -> TaskValues:
 
 
 async def _editor(
-    visit: Visitor, db: Database, view: TaskView | None, errors: Errors = _NOTHING, sent: FormData | None = None
+    visit: Visitor,
+    db: Database,
+    view: TaskView | None,
+    errors: Errors = _NOTHING,
+    sent: FormData | None = None,
+    changed: Conflict | None = None,
 ) -> Response:
     given: dict[str, Any] = {
         "schedule_type": ScheduleType.ONCE,
@@ -221,8 +263,10 @@ async def _editor(
     sought = reading.sought(sent, "secret_names")
     return await visit.show(
         "admin_task_editor.html",
-        status=422 if errors else 200,
+        status=412 if changed else 422 if errors else 200,
         task=view,
+        version=version_shown(view, sent, changed),
+        conflict=changed,
         given=given,
         errors=errors,
         languages=list(Language),
@@ -288,9 +332,20 @@ async def change_integration(
         return await _integration_form(visit, db, await integrations.get(db, integration_id), sent=sent)
     try:
         values = _integration_values(sent)
-        await integration_routes.update_integration(
-            db, vault, settings, visit.person, integration_id, values, ANY_VERSION, Response()
-        )
+        try:
+            await integration_routes.update_integration(
+                db, vault, settings, visit.person, integration_id, values, reading.expected(sent), Response()
+            )
+        except ChangedMeanwhile:
+            view = await integrations.get(db, integration_id)
+            # Left out, mails go to all.
+            to_all = values.target is Target.EMAIL and values.roles is None
+            typed = values.model_dump(mode="json") | ({"roles": [role.value for role in Role]} if to_all else {})
+            stored = view.model_dump(mode="json")
+            found = await conflict(db, Kind.INTEGRATIONS, integration_id, typed, stored, _INTEGRATION_LABELS)
+            # Whether the same URL of Slack is stored is nobody's to see.
+            if found.differences or values.slack_url is not None:
+                return await _integration_form(visit, db, view, sent=sent, changed=found)
     except AccessError as error:
         return await _integration_form(visit, db, await integrations.get(db, integration_id), _told(error), sent)
     return visit.back(f"/admin/integrations/{integration_id}", "Saved.")
@@ -304,7 +359,7 @@ async def do_with_integration(  # noqa: PLR0917 - what its routes of the API nee
     vault: Secrets,
     settings: AppSettings,
     connection: Reading,
-    __: Form,
+    sent: Form,
     integration_id: UUID,
     step: str,
 ) -> Response:
@@ -321,7 +376,7 @@ async def do_with_integration(  # noqa: PLR0917 - what its routes of the API nee
                 made = await integration_routes.rotate_integration_secret(db, vault, visit.person, integration_id)
                 return await _integration(visit, db, connection, integration_id, Position(), secret=made.signing_secret)
             case "delete":
-                await integration_routes.delete_integration(db, visit.person, integration_id, ANY_VERSION)
+                await integration_routes.delete_integration(db, visit.person, integration_id, reading.expected(sent))
                 return visit.back("/admin/integrations", "The integration is deleted, with its deliveries.")
             case _:
                 raise Invalid(("", "there is no such button"))
@@ -358,6 +413,7 @@ async def _integration_form(
     view: IntegrationView | None,
     errors: Errors = _NOTHING,
     sent: FormData | None = None,
+    changed: Conflict | None = None,
 ) -> Response:
     given: dict[str, Any] = {"target": Target.WEBHOOK, "enabled": True, "events": [], "roles": list(Role)}
     if view is not None:
@@ -375,8 +431,10 @@ async def _integration_form(
 
     return await visit.show(
         "admin_integration_form.html",
-        status=422 if errors else 200,
+        status=412 if changed else 422 if errors else 200,
         integration=view,
+        version=version_shown(view, sent, changed),
+        conflict=changed,
         given=given,
         errors=errors,
         targets=list(Target),
@@ -445,7 +503,7 @@ async def do_with_secret(
     back = "/admin/secrets"
     try:
         if step == "delete":
-            await secret_routes.delete_secret(db, visit.person, secret_id, ANY_VERSION)
+            await secret_routes.delete_secret(db, visit.person, secret_id, reading.expected(sent))
             return visit.back(back, "The secret is deleted.")
         change = SecretChange.model_validate({"value": reading.content(sent, "value")})
         view = await secret_routes.update_secret(db, vault, visit.person, secret_id, change, ANY_VERSION, Response())

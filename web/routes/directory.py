@@ -19,11 +19,14 @@ from db.choices import Source
 from db.database import Database
 from db.paging import Position
 from domain.actors import Permission
+from domain.audit_log import Kind
 from domain.directory import ApplicationValues, GroupValues, MappingValues, UserReplacement, UserValues
-from domain.errors import AccessError, Invalid
+from domain.errors import AccessError, ChangedMeanwhile, Invalid
 from domain.text import FilterText
+from domain.versions import Expected
 from web import reading
 from web.authentication import Form
+from web.conflicts import Conflict, conflict, version_shown
 from web.rendering import by_field
 from web.resources import Visit, Visitor
 
@@ -34,6 +37,10 @@ Errors = dict[str, str]
 
 _NOTHING: Final[Errors] = {}
 _FIRST_PAGE: Final = Position()
+_DESCRIBED: Final = {"name": "Name", "description": "Description"}
+_GROUP_LABELS: Final = {**_DESCRIBED, "permissions": "What membership brings"}
+_ACCOUNT_LABELS: Final = {"name": "Name", "email": "Email"}
+"""What the forms call each value that they change."""
 
 Sought = Annotated[FilterText, Query(alias="q")]
 
@@ -107,18 +114,24 @@ async def change_application(visit: Visit, _: DirectoryManager, db: Db, sent: Fo
     try:
         before = await applications.get_application(db, app_id)
         values = _checked(ApplicationValues, _described(sent, before))
-        await applications.replace_application(db, app_id, values)
+        try:
+            await applications.replace_application(db, app_id, values, reading.expected(sent))
+        except ChangedMeanwhile:
+            stored = (await applications.get_application(db, app_id)).model_dump(mode="json")
+            found = await conflict(db, Kind.APPLICATIONS, app_id, values.model_dump(mode="json"), stored, _DESCRIBED)
+            if found.differences:
+                return await _application(visit, db, app_id, given=sent, changed=found)
     except AccessError as error:
         return await _application(visit, db, app_id, errors=_told(error), given=sent)
     return visit.back(f"/admin/applications/{app_id}", "Saved.")
 
 
 @router.post("/applications/{app_id}/delete")
-async def delete_application(visit: Visit, _: DirectoryManager, db: Db, __: Form, app_id: UUID) -> Response:
+async def delete_application(visit: Visit, _: DirectoryManager, db: Db, sent: Form, app_id: UUID) -> Response:
     """Delete an application that nothing is for."""
     return await _done(
         visit,
-        lambda: applications.delete_application(db, app_id),
+        lambda: applications.delete_application(db, app_id, reading.expected(sent)),
         "The application is deleted.",
         "/admin/applications",
         f"/admin/applications/{app_id}",
@@ -151,7 +164,12 @@ async def change_mapping(
     """Delete a mapping, give it to the group of a name, or take it from the group of an id."""
     back = f"/admin/applications/{app_id}"
     if step == "delete":
-        return await _done(visit, lambda: applications.delete_mapping(db, mapping_id), "The mapping is deleted.", back)
+        return await _done(
+            visit,
+            lambda: applications.delete_mapping(db, mapping_id, reading.expected(sent)),
+            "The mapping is deleted.",
+            back,
+        )
     if step == "detach":
         try:
             held_by = UUID(reading.text(sent, "group_id"))
@@ -178,6 +196,7 @@ async def _application(
     errors: Errors = _NOTHING,
     given: FormData | None = None,
     secret: str | None = None,
+    changed: Conflict | None = None,
 ) -> Response:
     view = await applications.get_application(db, app_id)
     mappings = await applications.list_mappings(db, position, app_id=app_id)
@@ -185,8 +204,10 @@ async def _application(
     sought = reading.text(given, "group") if given is not None else ""
     return await visit.show(
         "admin_application.html",
-        status=422 if errors else 200,
+        status=412 if changed else 422 if errors else 200,
         application=view,
+        version=version_shown(view, given, changed),
+        conflict=changed,
         mappings=mappings,
         group_names=await choices.names(db, Source.GROUPS, list(attached)),
         offered=(await choices.choices(db, Source.GROUPS, sought=sought)).others,
@@ -250,11 +271,23 @@ async def change_person(
     before = await users.get(db, user_id)
     # Only these buttons say whether the account is active: it may have been deactivated since the page was shown.
     active = {"deactivate": False, "activate": True}.get(reading.text(sent, "do"))
-    shown = {"email": before.email, "name": before.name} if "email" not in sent else _account(sent)
+    if "email" in sent:
+        shown, expected = _account(sent), reading.expected(sent)
+    else:
+        shown, expected = {"email": before.email, "name": before.name}, Expected(frozenset({before.version}))
     try:
         values = _checked(UserReplacement, {**shown, "active": active, "owner_id": before.owner_id})
-        view, marked = await users.replace(db, visit.person, user_id, values)
-        await temporal.reconcile(marked)
+        try:
+            view, marked = await users.replace(db, visit.person, user_id, values, expected)
+            await temporal.reconcile(marked)
+        except ChangedMeanwhile as error:
+            if active is not None:
+                return await _person(visit, db, user_id, _told(error, ""))
+            view = await users.get(db, user_id)
+            typed, stored = values.model_dump(mode="json"), view.model_dump(mode="json")
+            found = await conflict(db, Kind.USERS, user_id, typed, stored, _ACCOUNT_LABELS)
+            if found.differences:
+                return await _person(visit, db, user_id, given=sent, changed=found)
     except AccessError as error:
         return await _person(visit, db, user_id, _told(error, ""), sent)
     said = "Saved." if active is None else f"{view.name} is {'active again' if active else 'deactivated'}."
@@ -262,7 +295,12 @@ async def change_person(
 
 
 async def _person(
-    visit: Visitor, db: Database, user_id: UUID, errors: Errors = _NOTHING, given: FormData | None = None
+    visit: Visitor,
+    db: Database,
+    user_id: UUID,
+    errors: Errors = _NOTHING,
+    given: FormData | None = None,
+    changed: Conflict | None = None,
 ) -> Response:
     view = await users.get(db, user_id)
     owner = await users.get(db, view.owner_id) if view.owner_id else None
@@ -273,8 +311,10 @@ async def _person(
             held = await users.held_groups(connection, user_id)
     return await visit.show(
         "admin_person.html",
-        status=422 if errors else 200,
+        status=412 if changed else 422 if errors else 200,
         account=view,
+        version=version_shown(view, given, changed),
+        conflict=changed,
         owner=owner,
         held=held,
         errors=errors,
@@ -331,21 +371,27 @@ async def one_group(visit: Visit, _: DirectoryReader, db: Db, position: Paging, 
 async def change_group(visit: Visit, _: DirectoryManager, db: Db, sent: Form, group_id: UUID) -> Response:
     """Set its values."""
     try:
-        values = _group_values(sent, await groups.get(db, group_id))
-        await groups.replace(db, visit.person, group_id, _checked(GroupValues, values))
+        values = _checked(GroupValues, _group_values(sent, await groups.get(db, group_id)))
+        try:
+            await groups.replace(db, visit.person, group_id, values, reading.expected(sent))
+        except ChangedMeanwhile:
+            stored = (await groups.get(db, group_id)).model_dump(mode="json")
+            found = await conflict(db, Kind.GROUPS, group_id, values.model_dump(mode="json"), stored, _GROUP_LABELS)
+            if found.differences:
+                return await _group(visit, db, group_id, Position(), given=sent, changed=found)
     except AccessError as error:
-        return await _group(visit, db, group_id, Position(), _told(error), sent)
+        return await _group(visit, db, group_id, Position(), _told(error), given=sent)
     return visit.back(f"/admin/groups/{group_id}", "Saved.")
 
 
 @router.post("/groups/{group_id}/delete")
 async def delete_group(
-    visit: Visit, _: DirectoryManager, db: Db, temporal: Temporal, __: Form, group_id: UUID
+    visit: Visit, _: DirectoryManager, db: Db, temporal: Temporal, sent: Form, group_id: UUID
 ) -> Response:
     """Delete a group that no template is only for."""
 
     async def gone() -> None:
-        await temporal.reconcile(await groups.delete(db, visit.person, group_id))
+        await temporal.reconcile(await groups.delete(db, visit.person, group_id, reading.expected(sent)))
 
     return await _done(visit, gone, "The group is deleted.", "/admin/groups", f"/admin/groups/{group_id}")
 
@@ -357,7 +403,7 @@ async def add_member(visit: Visit, _: DirectoryManager, db: Db, sent: Form, grou
         user_id = await _id_of(db, reading.text(sent, "email"), "email")
         await groups.add_member(db, visit.person, group_id, user_id)
     except AccessError as error:
-        return await _group(visit, db, group_id, Position(), _told(error, "email"), sent)
+        return await _group(visit, db, group_id, Position(), _told(error, "email"), given=sent)
     return visit.back(f"/admin/groups/{group_id}", "Added, as the last in order.")
 
 
@@ -379,12 +425,17 @@ async def _group(
     group_id: UUID,
     position: Position,
     errors: Errors = _NOTHING,
+    *,
     given: FormData | None = None,
+    changed: Conflict | None = None,
 ) -> Response:
+    view = await groups.get(db, group_id)
     return await visit.show(
         "admin_group.html",
-        status=422 if errors else 200,
-        group=await groups.get(db, group_id),
+        status=412 if changed else 422 if errors else 200,
+        group=view,
+        version=version_shown(view, given, changed),
+        conflict=changed,
         members=await groups.list_members(db, group_id, position),
         permissions=list(Permission),
         errors=errors,

@@ -20,18 +20,39 @@ from db.database import Database
 from db.templates import TemplateView
 from domain import durations
 from domain.actors import Permission
+from domain.audit_log import Kind
 from domain.custom_fields import CustomField, FieldType
-from domain.errors import Forbidden, InUse, Invalid, TemplateInUse
+from domain.errors import ChangedMeanwhile, Forbidden, InUse, Invalid, TemplateInUse
 from domain.templates import NotificationPolicy, TemplateValues, TriggerFailureMode
 from web import reading
 from web.authentication import Form
 from web.choosing import Picker, picker
+from web.conflicts import Conflict, conflict
 from web.rendering import by_field
 from web.resources import Visit
 
 router = APIRouter(prefix="/admin")
 
 _MOST_FIELDS: Final = 50
+_LABELS: Final = {
+    "name": "Name",
+    "description": "Description",
+    "mapping_ids": "Grants",
+    "allowed_durations": "Durations to choose from, in minutes",
+    "allowed_group_ids": "Who may ask",
+    "approver_group_ids": "Who decides",
+    "auto_approve": "Grant at once",
+    "require_justification": "Ask for a justification",
+    "notification_policy": "Who is told",
+    "notification_count": "How many",
+    "prefer_requester_groups": "Those first who share a group with the requester",
+    "escalation_after_mins": "Escalate after, in minutes",
+    "escalation_group_id": "Escalate to",
+    "custom_fields": "Questions",
+    "trigger_task_id": "Task",
+    "trigger_task_failure_mode": "Should the task fail",
+}
+"""What the editor calls each value; the application cannot be changed."""
 _FIRST_PAGE_OF: Final = (
     (Permission.REQUESTS, "/admin/templates"),
     (Permission.DIRECTORY, "/admin/applications"),
@@ -283,7 +304,8 @@ async def new(visit: Visit, _: RequestsManager, db: Db) -> Response:
 @router.get("/templates/{template_id}")
 async def edit(visit: Visit, _: RequestsManager, db: Db, template_id: UUID) -> Response:
     """The editor of one template."""
-    return await _editor(visit, db, Draft.of(await templates.get(db, template_id)), template_id)
+    view = await templates.get(db, template_id)
+    return await _editor(visit, db, Draft.of(view), template_id, version=view.version)
 
 
 @router.post("/templates/new")
@@ -305,23 +327,37 @@ async def save(
 ) -> Response:
     """Set every value of a template; or, with one of the editor's buttons, change the form."""
     draft = Draft.sent(sent, Draft.of(await templates.get(db, template_id)))
+    version = reading.text(sent, "version")
     if (step := reading.pressed(sent)) != "save":
-        return await _editor(visit, db, draft.changed(step), template_id, sent)
+        return await _editor(visit, db, draft.changed(step), template_id, sent, version=version)
     try:
-        view = await templates.replace(db, template_id, draft.values(), longest_mins=settings.max_duration_mins)
+        values = draft.values()
+        try:
+            view = await templates.replace(
+                db,
+                template_id,
+                values,
+                longest_mins=settings.max_duration_mins,
+                expected=reading.expected(sent),
+            )
+        except ChangedMeanwhile:
+            view = await templates.get(db, template_id)
+            found = await conflict(db, Kind.TEMPLATES, template_id, _comparable(values), _comparable(view), _LABELS)
+            if found.differences:
+                return await _editor(visit, db, draft, template_id, sent, version=view.version, changed=found)
     except (Invalid, InUse) as error:
-        return await _editor(visit, db, draft, template_id, sent, error)
+        return await _editor(visit, db, draft, template_id, sent, error, version=version)
     return visit.back(
         "/admin/templates", f"“{view.name}” is saved. Requests made before keep what they were made with."
     )
 
 
 @router.post("/templates/{template_id}/delete")
-async def delete(visit: Visit, _: RequestsManager, db: Db, __: Form, template_id: UUID) -> Response:
+async def delete(visit: Visit, _: RequestsManager, db: Db, sent: Form, template_id: UUID) -> Response:
     """Delete a template that no open request was made from."""
     try:
-        await templates.delete(db, template_id)
-    except TemplateInUse as error:
+        await templates.delete(db, template_id, reading.expected(sent))
+    except (TemplateInUse, ChangedMeanwhile) as error:
         return visit.back(f"/admin/templates/{template_id}", error.detail, "problem")
     return visit.back("/admin/templates", "The template is deleted. Its requests stay in the history.")
 
@@ -333,6 +369,9 @@ async def _editor(
     template_id: UUID | None,
     sent: FormData | None = None,
     error: Invalid | InUse | None = None,
+    *,
+    version: str = "",
+    changed: Conflict | None = None,
 ) -> Response:
     async def pick(source: Source, name: str, chosen: list[str], within: UUID | None = None) -> Picker:
         values = [each for each in chosen if each]
@@ -342,9 +381,11 @@ async def _editor(
     app_id = _application(draft)
     return await visit.show(
         "admin_template.html",
-        status=422 if error else 200,
+        status=412 if changed else 422 if error else 200,
         draft=draft,
         template_id=template_id,
+        version=version,
+        conflict=changed,
         errors=errors,
         applications=await pick(Source.APPLICATIONS, "app_id", [draft.app_id]),
         mappings=await pick(Source.MAPPINGS, "mapping_ids", draft.mapping_ids, app_id) if app_id else None,
@@ -357,6 +398,16 @@ async def _editor(
         types=list(FieldType),
         previews=[each for question in draft.questions if (each := question.preview) is not None],
     )
+
+
+def _comparable(values: TemplateValues) -> dict[str, Any]:
+    """Return the values as JSON, with each question in one line."""
+    questions = [
+        f"{each.label} ({each.type}{', must be answered' if each.required else ''})"
+        + "".join(f"; {text}" for text in (each.placeholder, ", ".join(each.options)) if text)
+        for each in values.custom_fields
+    ]
+    return {**values.model_dump(mode="json"), "custom_fields": questions}
 
 
 def _application(draft: Draft) -> UUID | None:
