@@ -6,8 +6,11 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import secrets
+import shlex
 import signal
+import stat
 import time
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +25,9 @@ _SAME_START_SECS: Final = 2.0
 """How far two readings of one start may lie apart: the system counts it from a boot time that drifts a little."""
 _POLL_SECS: Final = 0.05
 _LOG_MAX_BYTES: Final = 10_000_000
+_FOR_OTHERS: Final = 0o077
+"""Permissions of users other than the owner."""
+_POSTGRES: Final = "postgres"
 
 
 class DataDirectory:
@@ -37,12 +43,18 @@ class DataDirectory:
     def __enter__(self) -> Self:
         """Lock the directory, and end what a killed instance left running in it.
 
+        Everything in it is for its owner alone, also where it was made with other permissions. So is what this process
+        and its children make from now on.
+
         Raises:
-            DevStackError: another instance uses it, or it cannot be written.
+            DevStackError: another instance uses it, it cannot be written, or other users could read or replace what is
+                in it.
         """
+        os.umask(_FOR_OTHERS)
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            _protect(self.path)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise DevStackError(
                 f"Cannot write the data directory {self.path}: {error.strerror}. Choose another with --data-dir"
@@ -159,6 +171,66 @@ class DataDirectory:
         except OSError as error:
             raise DevStackError(f"Cannot write {path}: {error.strerror}") from None
         return path
+
+
+def _protect(directory: Path) -> None:
+    """Take all permissions on the directory and its files from other users.
+
+    PostgreSQL looks after its own directory, which belongs to another account where this is root.
+
+    Raises:
+        DevStackError: the directory, a file or a link in it belongs to another user, others may replace the directory,
+            or the file system does not keep permissions.
+        OSError: a file cannot be read or changed.
+    """
+    for parent in directory.absolute().resolve().parents:
+        found = parent.stat()
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            raise DevStackError(
+                f"Every user may write to {parent}, and so replace the data directory {directory}. "
+                f"Choose another with --data-dir, or run: chmod o-w {shlex.quote(str(parent))}"
+            )
+    # Those who could write to it may have left links and files; they are found before anything is read or followed.
+    for place in (directory, directory.resolve()):
+        _check_owner(place, directory)
+    _tighten(directory)
+    for path in (*directory.iterdir(), *_entries(directory / "logs"), *_entries(directory / "scripts")):
+        if path.name != _POSTGRES:
+            _check_owner(path, directory)
+            if not path.is_symlink():
+                _tighten(path)
+
+
+def _entries(directory: Path) -> list[Path]:
+    return list(directory.iterdir()) if directory.is_dir() and not directory.is_symlink() else []
+
+
+def _check_owner(path: Path, directory: Path) -> None:
+    owner = path.lstat().st_uid
+    if owner != os.geteuid():
+        raise DevStackError(
+            f"{path} belongs to another user ({_user_name(owner)}), who could read and change what `justiam dev` keeps "
+            f"in {directory}. Choose another directory with --data-dir, or remove this one"
+        )
+
+
+def _tighten(path: Path) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & _FOR_OTHERS:
+        return
+    path.chmod(mode & ~_FOR_OTHERS)
+    if path.stat().st_mode & _FOR_OTHERS:
+        raise DevStackError(
+            f"Other users may read {path}, and its file system does not let that be changed. "
+            "Choose another directory with --data-dir"
+        )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user id {uid}"
 
 
 def _instance(holder: dict[str, Any]) -> str:

@@ -103,7 +103,7 @@ def stored() -> Credentials | None:
     path = _file()
     try:
         with path.open() as file:
-            mode = os.fstat(file.fileno()).st_mode
+            status = os.fstat(file.fileno())
             content = json.load(file)
         found = Credentials(content["endpoint"], content["token"], str(path), _sign_in(content.get("sign_in")))
     except FileNotFoundError:
@@ -112,7 +112,9 @@ def stored() -> Credentials | None:
         raise Misused(f"Cannot read {path}: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError):
         raise Misused(f"{path} is damaged. Sign in again with `justiam login`.") from None
-    if mode & _OTHERS:
+    if status.st_uid != os.getuid():
+        raise Misused(f"{path} belongs to another user, who could read the token. Remove it, and sign in again.")
+    if status.st_mode & _OTHERS:
         raise Misused(f"Others on this machine may read the token in {path}. Protect it: chmod 600 '{path}'")
     return replace(found, endpoint=checked_endpoint(found.endpoint), token=checked_token(found.token))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_every_text_is_an_endpoint_or_misused(typed: str) -> None:
     assert kept.startswith(("https://", "http://localhost", "http://127.", "http://[::1]", "http://[")), kept
 
 
-def test_what_is_stored_is_for_its_owner_alone() -> None:
+def test_what_is_stored_is_for_its_owner_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     path = credentials.store(Credentials(HERE, TOKEN, "a test"))
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -94,6 +95,10 @@ def test_what_is_stored_is_for_its_owner_alone() -> None:
     assert TOKEN not in repr(found)
     path.chmod(0o640)
     with pytest.raises(Misused, match="chmod 600"):
+        credentials.current(None)
+    path.chmod(0o600)
+    monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(Misused, match="belongs to another user"):
         credentials.current(None)
 
 
