@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from bench.statements import counted
 from db.applications import MappingView
 from db.groups import GroupView
 from db.integrations import IntegrationView
@@ -153,6 +154,20 @@ async def test_what_was_changed_is_not_deleted_unseen(standing_house: House, kin
     check_problem(await thing.call("DELETE", thing.tag), 412, "changed_meanwhile")
     assert (await thing.call("DELETE", await thing.current())).status_code == 204
     check_problem(await thing.call("DELETE", "*"), 404, "not_found")
+
+
+@EACH_KIND
+async def test_the_condition_costs_no_statement(standing_house: House, kind: str) -> None:
+    thing = await Thing.make(standing_house, kind)
+    # Once before, so that no call is the one that notes the use of the token.
+    await thing.current()
+    with counted() as without:
+        assert (await thing.put("one")).status_code == 200
+    tag = await thing.current()
+    with counted() as conditional:
+        assert (await thing.put("two", tag)).status_code == 200
+    # The groups of a mapping are rows of their own, which a replacement reads only to answer.
+    assert len(conditional) == len(without) + (kind == "/app-mappings")
 
 
 async def test_a_list_may_come_in_several_lines(standing_house: House) -> None:
