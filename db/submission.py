@@ -82,6 +82,16 @@ async def submit(
     return Submitted(request_id, created=True)
 
 
+async def made_with(connection: Connection, requester: Person, idempotency_key: str) -> UUID | None:
+    """Return the request that this key of this requester made; None where it made none."""
+    rows = await connection.execute(
+        "SELECT id FROM access_requests WHERE requester_id = %s AND idempotency_key = %s",
+        [requester.id, idempotency_key],
+    )
+    row = await rows.fetchone()
+    return None if row is None else row["id"]
+
+
 async def _earlier(db: Database, requester: Person, key: str, digest: bytes) -> Submitted | None:
     async with db.connection() as connection:
         rows = await connection.execute(

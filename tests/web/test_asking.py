@@ -12,6 +12,7 @@ from db.templates import TemplateView
 from domain.states import Action
 from tests.api.house import House, Somebody
 from tests.web.conftest import Visitor, shown, visitor
+from tests.web.forms import form_to
 
 NASTY = "</textarea><script>alert(1)</script>\" onfocus='x' {{ 7*7 }}"
 
@@ -117,6 +118,30 @@ async def test_what_is_sent_is_what_the_api_would_have_been_sent(office: _Office
 async def test_a_form_that_is_sent_twice_makes_one_request(office: _Office) -> None:
     once = {"once": str(uuid4())}
     assert await office.ask(**once) == await office.ask(**once)
+
+
+async def test_a_form_sent_again_says_what_became_of_its_request(office: _Office) -> None:
+    form = {**office.form, "once": str(uuid4())}
+    path = f"/ask/{office.template.id}"
+    request_id = await office.ask(once=form["once"])
+    again = await office.alice.follow(await office.alice.post(path, form))
+    assert "This form was sent before and made this request. Nothing was sent again." in shown(again)
+    await office.house.decide(request_id, Action.REVOKE, office.asker)
+    reasons = ("An incident.", "Another reason")
+    answers = [await office.alice.post(path, form | {"justification": why}) for why in reasons]
+    for answer, why in zip(answers, reasons, strict=True):
+        assert answer.status_code == 409
+        said = shown(answer)
+        assert "This form was sent before" in said
+        assert "is cancelled now" in said
+        assert f"/requests/{request_id}" in answer.text
+        assert "was sent." not in said
+        assert form_to(answer.text, path).values("justification") == [why]
+    anew = form_to(answers[-1].text, path)
+    assert anew.values("once") != [form["once"]]
+    made = await office.alice.post(path, anew.sends(anew.button("Send the request")))
+    assert "Your request was sent." in shown(await office.alice.follow(made))
+    assert made.headers["location"] != f"/requests/{request_id}"
 
 
 async def test_a_second_request_is_refused_also_where_the_button_was_not_disabled(office: _Office) -> None:

@@ -14,13 +14,14 @@ from starlette.responses import Response
 from api import lifecycle
 from api.reading import Paging, Reading
 from api.resources import AppSettings, Db, Temporal
-from db import offers, requests, web_sessions
+from db import offers, requests, submission, web_sessions
 from db.database import Connection
 from db.offers import Offer
 from db.paging import Position
 from domain.custom_fields import FieldType
 from domain.deciding import Person
 from domain.errors import Invalid, NotFound, PendingRequestExists
+from domain.states import Status
 from domain.submission import Submission
 from domain.text import FilterText
 from web import reading
@@ -55,7 +56,7 @@ async def form(
 ) -> Response:
     """The form for one template."""
     offer = await _offer(connection, visit.person, template_id)
-    return await visit.show("ask.html", offer=offer, given={}, longest_mins=settings.max_duration_mins)
+    return await visit.show("ask.html", offer=offer, given={}, longest_mins=settings.max_duration_mins, made=None)
 
 
 @router.post("/ask/{template_id}")
@@ -67,9 +68,21 @@ async def ask(
     sent: Form,
     template_id: UUID,
 ) -> Response:
-    """Submit a request."""
+    """Submit a request; a form that made one before says so instead."""
+    key = reading.text(sent, "once") or None
     async with db.connection() as connection:
         offer = await _offer(connection, visit.person, template_id)
+        made_id = await submission.made_with(connection, visit.person, key) if key else None
+        made = (await lifecycle.readable(connection, made_id, visit.person))[0] if made_id else None
+    if made is not None and made.status is Status.PENDING:
+        return visit.back(
+            f"/requests/{made.id}", "This form was sent before and made this request. Nothing was sent again."
+        )
+    if made is not None:
+        # The form stays filled, for those who want to ask anew; it has another key.
+        return await visit.show(
+            "ask.html", status=409, offer=offer, given=sent, longest_mins=settings.max_duration_mins, made=made
+        )
     try:
         view = await lifecycle.submit(
             db,
@@ -77,7 +90,7 @@ async def ask(
             visit.person,
             _submission(offer, sent),
             longest_mins=settings.max_duration_mins,
-            idempotency_key=reading.text(sent, "once") or None,
+            idempotency_key=key,
         )
     except (Invalid, PendingRequestExists) as error:
         async with db.connection() as connection:
@@ -90,6 +103,7 @@ async def ask(
             given=sent,
             longest_mins=settings.max_duration_mins,
             errors=by_field(error) if isinstance(error, Invalid) else {"": error.detail},
+            made=None,
         )
     said = "Your request was granted automatically." if offer.auto_approve else "Your request was sent."
     return visit.back(f"/requests/{view.id}", said)
