@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Final, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from db.database import Connection
 from db.paging import Page, Position
 from domain.errors import NotFound
-from domain.tasks import RunCause, RunStatus
+from domain.tasks import RunCause, RunStatus, pause_after
 from domain.templates import TriggerFailureMode
 
 EXCERPT_CHARS: Final = 2_000
@@ -37,13 +37,16 @@ class RunView(BaseModel):
     started_by: str | None = Field(description="Email address of who ran it on demand.")
     failure_mode: TriggerFailureMode = Field(description="What a failure means; `retry` where no template says.")
     status: RunStatus = Field(
-        description="`queued`: also between two attempts. `lost`: cut off by a crash and not repeated, so that nobody "
-        "knows what it did. `cancelled`: the approval that it blocked was overtaken."
+        description="`queued`: also between two attempts, where `next_attempt_at` is set. `lost`: cut off by a crash "
+        "and not repeated, so that nobody knows what it did. `cancelled`: the approval that it blocked was overtaken."
     )
     attempt: int = Field(description="Attempts begun so far.")
     created_at: datetime
     started_at: datetime | None = Field(description="When the last attempt began.")
     finished_at: datetime | None = Field(description="When it ended.")
+    next_attempt_at: datetime | None = Field(
+        default=None, description="The last attempt failed, and the next one begins then; null: none is to come."
+    )
     exit_code: int | None = Field(description="Of the last attempt; null where it was killed, or never started.")
     duration_ms: int | None = Field(description="Of the last attempt.")
     output: str | None = Field(
@@ -56,6 +59,12 @@ class RunView(BaseModel):
         "`output`."
     )
     isolation: str | None = Field(description="What kept the script apart.")
+
+    @model_validator(mode="after")
+    def _expect_next_attempt(self) -> Self:
+        if self.status is RunStatus.QUEUED and self.attempt and self.finished_at is not None:
+            self.next_attempt_at = self.finished_at + timedelta(seconds=pause_after(self.attempt))
+        return self
 
 
 _COLUMNS: Final = """

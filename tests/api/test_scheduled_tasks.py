@@ -340,6 +340,7 @@ class TestRuns:
             "created_at": "2030-01-01T12:00:00Z",
             "started_at": "2030-01-01T12:00:01Z",
             "finished_at": "2030-01-01T12:00:02Z",
+            "next_attempt_at": None,
             "exit_code": 3,
             "duration_ms": 998,
             "output": "some",
@@ -350,6 +351,24 @@ class TestRuns:
         path = f"/scheduled-tasks/{task.id}/runs"
         assert (await house.call("GET", path, house.admin)).json() == {"items": [expected], "next_cursor": None}
         assert (await house.call("GET", f"{path}/{run_id}", house.admin)).json() == expected
+
+    @pytest.mark.parametrize(
+        ("columns", "next_at"),
+        [
+            ({"status": "queued", "attempt": 1}, "2030-01-01T00:00:05Z"),
+            ({"status": "queued", "attempt": 3}, "2030-01-01T00:00:20Z"),
+            ({"status": "queued", "attempt": 0, "finished_at": None}, None),
+            ({"status": "failed", "attempt": 3}, None),
+            ({"status": "running", "attempt": 2, "finished_at": None}, None),
+        ],
+    )
+    async def test_say_when_a_failed_one_is_tried_again(
+        self, house: House, columns: dict[str, Any], next_at: str | None
+    ) -> None:
+        task = await house.task()
+        await _run(house, task_id=task.id, **{"finished_at": datetime(2030, 1, 1, tzinfo=UTC), **columns})
+        (run,) = (await house.call("GET", f"/scheduled-tasks/{task.id}/runs", house.admin)).json()["items"]
+        assert run["next_attempt_at"] == next_at
 
     async def test_are_listed_newest_first_page_by_page(self, house: House) -> None:
         task, other = await house.task(), await house.task()

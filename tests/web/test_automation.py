@@ -65,6 +65,25 @@ async def test_a_task_is_written_changed_run_paused_and_deleted(house: House, ro
     assert "The task is deleted." in shown(await root.follow(await root.post(f"{here}/delete")))
 
 
+async def test_a_run_that_waits_for_its_next_attempt_has_failed(house: House, root: Visitor) -> None:
+    here = f"/admin/tasks/{(await house.task()).id}"
+    assert (await root.post(f"{here}/run")).status_code == 303
+    person = await house.person(f"asker-{uuid4()}")
+    request_id = await house.request(await house.template(), person)
+    async with house.db.connection() as connection:
+        await connection.execute(
+            "UPDATE task_runs SET attempt = 1, error = 'ValueError: no', finished_at = '2030-01-01 12:00Z',"
+            " request_id = %s WHERE task_id = %s",
+            [request_id, here.rpartition("/")[2]],
+        )
+    page = await root.get(here)
+    run = page.text.partition(f"{here}/runs/")[2].partition('"')[0]
+    for path in (here, f"{here}/runs/{run}", f"/requests/{request_id}"):
+        said = shown(await root.get(path))
+        assert "Failed, tried again at 01 Jan 2030, 12:00 UTC" in said, path
+        assert "Queued" not in said
+
+
 @pytest.mark.parametrize(
     ("wrong", "field", "says"),
     [
