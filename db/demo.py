@@ -27,6 +27,11 @@ _GROUPS: Final = {
 }
 
 
+def emails() -> list[str]:
+    """Return the email addresses of the five people of the demo."""
+    return [_email(who) for who in _PEOPLE]
+
+
 def load(database_url: str, known: dict[str, Any]) -> dict[str, Any]:
     """Load what is missing; what is there already stays as somebody may have changed it meanwhile.
 

@@ -382,6 +382,27 @@ async def test_in_development_a_site_that_names_this_machine_signs_nobody_in(new
                 assert ("set-cookie" in answer.headers) is (status == 303)
 
 
+async def test_in_development_the_people_of_the_demo_come_first_and_others_are_found(new_database: Databases) -> None:
+    with new_database() as url:
+        async with open_pages(url, dev_sign_in=True) as house:
+            for who in ("found-one", "bob", "alice"):
+                await house.person(who)
+            async with house.db.connection() as connection:
+                await connection.execute(
+                    "INSERT INTO users SELECT (jsonb_populate_record(old, jsonb_build_object('id', gen_random_uuid(),"
+                    " 'email', 'new-' || n || '-bob@example.com', 'name', 'A' || n, 'created_at', now()))).*"
+                    " FROM users old, generate_series(1, 60) n WHERE old.email = 'bob@example.com'"
+                )
+            said = shown(await Visitor(house, "").get("/sign-in"))
+            assert said.index("alice@example.com") < said.index("bob@example.com") < said.index("-bob@example.com")
+            assert "found-one@example.com" not in said
+            page = await Visitor(house, "").get("/sign-in?q=FOUND-&next=/history")
+            assert "found-one@example.com" in shown(page)
+            assert "alice@example.com" not in shown(page)
+            assert 'value="/history"' in page.text
+            assert "No active person has such an address." in shown(await Visitor(house, "").get("/sign-in?q=nobody"))
+
+
 @pytest.mark.parametrize("elsewhere", [{"api_host": "192.0.2.1"}, {"public_url": "https://access.example"}])
 def test_the_sign_in_of_development_is_refused_off_this_machine(elsewhere: dict[str, str]) -> None:
     given = {"database_url": "postgresql://x/y", "secret_key": "k" * 40, "dev_sign_in": True}

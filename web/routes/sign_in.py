@@ -19,10 +19,13 @@ from starlette.responses import RedirectResponse, Response
 from api.admission import admit
 from api.issuers import Issuers, SignIn
 from api.resources import AppSettings, Db
-from db import people, users, web_sessions
+from db import demo, people, users, web_sessions
 from db.database import Database
 from db.paging import Position
+from db.users import UserView
+from domain.deciding import Person
 from domain.errors import Forbidden, IssuerUnavailable, NotFound, Unauthenticated
+from domain.text import FilterText
 from settings import OidcIssuer, Settings
 from web.authentication import read_form
 from web.cookies import Cookies
@@ -40,22 +43,39 @@ _PATIENCE_SECS: Final = 600
 Next = Annotated[str, Query(alias="next", max_length=2000)]
 """Where to go after signing in."""
 
+Sought = Annotated[FilterText, Query(alias="q")]
+"""Part of an email address."""
+
 
 @router.get("/sign-in")
-async def sign_in(request: Request, page: Page, db: Db, settings: AppSettings, target: Next = HOME) -> Response:
+async def sign_in(
+    request: Request, page: Page, db: Db, settings: AppSettings, target: Next = HOME, sought: Sought = ""
+) -> Response:
     """Choose how to sign in."""
-    people_here = []
-    if settings.dev_sign_in:
-        listed = (await users.list_users(db, Position(_MOST_PEOPLE))).items
-        people_here = sorted((user for user in listed if user.active and not user.owner_id), key=lambda user: user.name)
+    sought = sought.strip()
+    people_here = await _people(db, sought) if settings.dev_sign_in else []
     return await page.answer(
         request,
         "sign_in.html",
         target=local(target),
         people=people_here,
+        sought=sought,
         development=settings.dev_sign_in,
         issuers=[urlsplit(issuer.issuer).hostname for issuer in _usable(settings)],
     )
+
+
+async def _people(db: Database, sought: str) -> list[Person | UserView]:
+    """Return the people to choose from: those whose address is sought, else those of the demo and the newest others."""
+    first: list[Person | UserView] = []
+    if not sought:
+        async with db.connection() as connection:
+            found = [await people.find(connection, email) for email in demo.emails()]
+        first = [person for person in found if person is not None and person.active]
+    listed = (await users.list_users(db, Position(_MOST_PEOPLE), email=sought or None)).items
+    shown = {person.id for person in first}
+    others = [user for user in listed if user.active and not user.owner_id and user.id not in shown]
+    return [*first, *sorted(others, key=lambda user: user.name)]
 
 
 @router.get("/sign-in/with/{number}")
