@@ -230,6 +230,7 @@ async def test_the_order_of_approvers_and_grants_is_set_with_buttons(crowded: _C
     after = await crowded.seen(TEMPLATE, "template")
     assert after["approver_group_ids"] == expected
     assert after["mapping_ids"] == [crowded.ids["a claim"], crowded.ids["z claim"]]
+    form = await crowded.opened(TEMPLATE, "template")
     for button in ("Up: zz first", "Up: zz first", "Up: z claim"):
         form = await crowded.sent(form, button)
     await crowded.root.post(form.action, form.sends(form.button("Save")))
