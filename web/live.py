@@ -33,6 +33,8 @@ _SILENCE_SECS: Final = 20.0
 """After which the database is asked whether it is still there."""
 _ANSWER_SECS: Final = 5.0
 _MOST_LOOKERS: Final = 2_000
+_MOST_OF_A_PERSON: Final = 20
+"""Open pages of one person that are told, in each process. Some browsers open six of them at most."""
 _MOST_UNTOLD: Final = 1_000
 
 
@@ -45,6 +47,7 @@ class Word(Enum):
 
     LOOK = "Something may have been missed: look at everything again."
     NOTHING = "Nothing has changed."
+    ENOUGH = "The same person has opened too many pages since. Nothing follows."
 
 
 @dataclass(eq=False)
@@ -57,6 +60,8 @@ class _Looker:
     """The person as last read."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the session does not count any more: nothing further is told."""
+    made_room: bool = False
+    """Ended because the same person opened too many others since."""
     untold: set[UUID | Word] = field(default_factory=set)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,7 +81,8 @@ class Changes:
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        self._lookers: set[_Looker] = set()
+        self._lookers: dict[_Looker, None] = {}
+        """The open pages, in the order in which they were opened."""
         self._listening: asyncio.Task[None] | None = None
         self._hears = False
         self._closing = False
@@ -93,7 +99,7 @@ class Changes:
         """The ids of requests that change from now on, as far as this person may read them.
 
         Begins with LOOK once nothing is missed any more. Ends soon after the session does, by a deactivation for one;
-        from then on nothing is told.
+        from then on nothing is told. Ends with ENOUGH where the same person opens too many others.
 
         Args:
             db: the record.
@@ -105,12 +111,13 @@ class Changes:
         Raises:
             TooManyLook: this process has its hands full.
         """
+        self._make_room(person)
         if len(self._lookers) >= _MOST_LOOKERS:
             raise TooManyLook
         looker = _Looker(session, person)
         if self._hears:
             looker.tell(Word.LOOK)
-        self._lookers.add(looker)
+        self._lookers[looker] = None
         if self._listening is None or self._listening.done():
             self._listening = asyncio.create_task(self._listen(db))
         ends = asyncio.get_running_loop().time() + lifetime
@@ -125,11 +132,21 @@ class Changes:
                     if looker.ended.is_set():
                         break
                     yield word
+            if looker.made_room:
+                yield Word.ENOUGH
         finally:
-            self._lookers.discard(looker)
+            self._lookers.pop(looker, None)
             if not self._lookers and self._listening is not None:
                 self._listening.cancel()
                 self._listening, self._hears = None, False
+
+    def _make_room(self, person: Person) -> None:
+        """End the oldest pages of a person, so that one more can be opened."""
+        own = [looker for looker in self._lookers if looker.person.id == person.id]
+        for looker in own[: max(0, len(own) - _MOST_OF_A_PERSON + 1)]:
+            looker.made_room = True
+            looker.end()
+            del self._lookers[looker]
 
     async def _listen(self, db: Database) -> None:
         while True:

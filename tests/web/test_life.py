@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -183,3 +184,32 @@ async def test_nothing_keeps_people_from_using_the_pages(stage: Stage, scene: _S
             width = await page.evaluate("document.documentElement.scrollWidth")
             assert width <= 360, f"{path} is {width} wide"
         assert not any(found.values()), found
+
+
+async def test_pages_over_the_bound_of_a_person_do_not_end_each_other_again_and_again(
+    stage: Stage, scene: _Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.live._MOST_OF_A_PERSON", 1)
+    sources = "window.sources = []; window.EventSource = class extends EventSource"
+    sources += "{ constructor(url) { super(url); sources.push(this); } }"
+    async with stage.person(scene.bob) as older:
+        await older.context.add_init_script(sources)
+        await older.goto("/decide")
+        await _has_sources(older, "OPEN")
+        newer = await older.context.new_page()
+        await newer.goto("/decide")
+        # Closed for good: the browser does not connect again by itself.
+        await _has_sources(older, "CLOSED")
+        await _has_sources(newer, "OPEN")
+        # The older page is told again once somebody looks at it again.
+        await older.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await _has_sources(older, "CLOSED", "OPEN")
+        await _has_sources(newer, "CLOSED")
+
+
+async def _has_sources(page: Page, *states: str) -> None:
+    """Wait until the connections that the page has made are in these states."""
+    look = "names => sources.map(each => names[each.readyState])"
+    async with asyncio.timeout(30):
+        while await page.evaluate(look, ["CONNECTING", "OPEN", "CLOSED"]) != list(states):
+            await asyncio.sleep(0.05)

@@ -15,6 +15,7 @@ from domain.states import Action
 from tests.api.house import House, Somebody
 from tests.web.conftest import Visitor, visitor
 from web.live import Changes, TooManyLook, Word
+from web.routes import live as live_route
 
 PATIENCE_SECS = 15.0
 
@@ -174,6 +175,41 @@ async def test_one_process_tells_a_bounded_number(
         signed_in = await _signed_in(house, house.admin)
         with pytest.raises(TooManyLook):
             await anext(changes.seen_by(house.db, *signed_in, 1, 1))
+
+
+async def test_the_oldest_page_of_a_person_makes_room_for_a_new_one(
+    house: House, changes: Changes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.live._MOST_OF_A_PERSON", 2)
+    monkeypatch.setattr("web.live._MOST_LOOKERS", 3)
+    asker, other = await house.person(f"asker-{uuid4()}"), await house.person(f"other-{uuid4()}")
+    async with (
+        looking(house, changes, other, asker) as (others, oldest),
+        looking(house, changes, asker) as (second,),
+        looking(house, changes, asker) as (newest,),
+    ):
+        await oldest.waits_for(Word.ENOUGH)
+        async with asyncio.timeout(PATIENCE_SECS):
+            await oldest.ended.wait()
+        assert oldest.words[-1] is Word.ENOUGH
+        request_id = await house.request(await house.template(), asker)
+        for told in (second, newest):
+            await told.waits_for(request_id)
+        assert request_id not in oldest.words
+        for told in (others, second, newest):
+            assert not told.ended.is_set()
+            assert Word.ENOUGH not in told.words
+
+
+async def test_a_page_that_made_room_is_told_not_to_come_back_at_once(house: House, changes: Changes) -> None:
+    signed_in = await _signed_in(house, house.admin)
+    events = live_route._events(changes, house.db, *signed_in)
+    assert await anext(events) == "retry: 2000\n\n"
+    assert await anext(events) == "event: look\ndata:\n\n"
+    (looker,) = changes._lookers
+    looker.made_room = True
+    looker.end()
+    assert [event async for event in events] == ["retry: 60000\nevent: enough\ndata:\n\n"]
 
 
 async def test_who_is_signed_out_is_not_told(house: House) -> None:

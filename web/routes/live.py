@@ -40,6 +40,9 @@ async def _events(changes: Changes, db: Db, session: str, caller: Caller) -> Asy
                     yield ": nothing\n\n"
                 case Word.LOOK:
                     yield "event: look\ndata:\n\n"
+                case Word.ENOUGH:
+                    # The page's script connects again when the page is looked at again; without it, slowly.
+                    yield "retry: 60000\nevent: enough\ndata:\n\n"
                 case request_id:
                     yield f"event: changed\ndata: {request_id}\n\n"
     except TooManyLook:

@@ -114,6 +114,16 @@ function listen() {
     const here = document.querySelector("main #life[data-request]");
     if (!here || here.dataset.request === event.data || document.getElementById("to-decide")) later();
   });
+  source.addEventListener("enough", () => {
+    // Other pages of this person were opened since. To connect again at once would end one of theirs, which would do the same.
+    source.close();
+    document.addEventListener("visibilitychange", function again() {
+      if (document.visibilityState !== "visible") return;
+      document.removeEventListener("visibilitychange", again);
+      later();
+      listen();
+    });
+  });
   // A page that is not looked at any more gives its connection back.
   addEventListener("pagehide", () => source.close());
 }
