@@ -24,6 +24,7 @@ MAY_IMPORT = {
         "domain",
         "logs",
         "payloads",
+        "script_tasks",
         "settings",
         "telemetry",
         "temporal_client",

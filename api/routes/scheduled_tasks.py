@@ -22,7 +22,9 @@ from db.run_history import RunView
 from db.tasks import TaskView
 from domain.clocks import NextRuns, next_runs
 from domain.deciding import Person
+from domain.errors import Invalid
 from domain.tasks import RunCause, TaskValues
+from script_tasks import checking
 
 _log = structlog.get_logger(__name__)
 
@@ -50,9 +52,14 @@ async def create_task(
 ) -> TaskView:
     """Needs `tasks.manage`. The secrets that it names have to exist.
 
+    The script is checked without being run: Python compiles and defines `run()`; Go begins with `package task`, defines
+    `func Run() (string, error)`, and closes its literals and brackets. Otherwise the answer is 422 on `script` with
+    line and column.
+
     A template fires it as its `trigger_task_id`, an integration as its `task_id`; with `interval` or `cron` it runs by
     itself as well.
     """
+    await _check_script(values)
     view = await tasks.create(database, values)
     await temporal.keep_schedule(database, view.id)
     response.headers["Location"] = f"/api/v1/scheduled-tasks/{view.id}"
@@ -76,8 +83,15 @@ async def update_task(  # noqa: PLR0917 - what FastAPI brings
 ) -> TaskView:
     """Needs `tasks.manage`. Replaces all values; whether it is paused stays, and `If-Match` does not look at it.
 
+    A new script is checked as when a task is created. One that stays as it is does not keep other values from changing.
     Attempts that start from then on run the new script, those of earlier runs included.
     """
+    try:
+        await _check_script(values)
+    except Invalid:
+        before = await tasks.get(database, task_id)
+        if (before.script, before.language) != (values.script, values.written_in):
+            raise
     view = await tasks.replace(database, task_id, values, expected)
     await temporal.keep_schedule(database, view.id)
     _log.info("task_changed", task_id=str(view.id), name=view.name, by=str(caller.id))
@@ -154,6 +168,12 @@ async def list_task_runs(_: TasksReader, connection: Reading, task_id: TaskId, p
 async def get_task_run(_: TasksReader, connection: Reading, task_id: TaskId, run_id: RunId) -> RunView:
     """Needs `tasks.manage` or `access_requests.manage`. One run with its whole output, at most 64 KiB."""
     return await run_history.get(connection, task_id, run_id)
+
+
+async def _check_script(values: TaskValues) -> None:
+    mistake = await checking.mistake(values.script, values.written_in)
+    if mistake is not None:
+        raise Invalid(("script", mistake))
 
 
 async def _set_paused(

@@ -210,6 +210,43 @@ class TestTasks:
         assert fields(answer) == {field}
 
     @pytest.mark.parametrize(
+        ("script", "message"),
+        [
+            ("def run(:", "line 1, column 9: invalid syntax"),
+            ("import os\n", "must define a function run() at its top level"),
+            ("package main\n\nfunc main() {}\n", "line 1, column 9: the package must be `task`, not `main`"),
+        ],
+    )
+    async def test_a_script_that_cannot_run_is_refused_with_line_and_column(
+        self, standing_house: House, script: str, message: str
+    ) -> None:
+        house, task = standing_house, await standing_house.task()
+        for method, path in (("POST", "/scheduled-tasks"), ("PUT", f"/scheduled-tasks/{task.id}")):
+            answer = await house.call(method, path, house.admin, json={**SENT, "script": script})
+            problem = check_problem(answer, 422, "validation_error")
+            assert problem["errors"] == [{"field": "script", "message": message}]
+
+    async def test_a_script_of_before_that_cannot_run_keeps_nothing_else_from_changing(self, house: House) -> None:
+        # Saved by a version that did not check, which this function of the record does not either.
+        task = await house.task(script="def run(:")
+        path = f"/scheduled-tasks/{task.id}"
+        assert (await house.call("GET", path, house.admin)).json()["script"] == "def run(:"
+        for step, status in (("pause", 200), ("resume", 200), ("run", 201)):
+            assert (await house.call("POST", f"{path}/{step}", house.admin)).status_code == status
+        same = {"name": task.name, "script": "def run(:", "timeout_seconds": 5}
+        answer = await house.call("PUT", path, house.admin, json=same)
+        assert (answer.status_code, answer.json()["timeout_seconds"]) == (200, 5)
+        for changed in ({"script": "def run(::"}, {"language": "go"}):
+            assert fields(await house.call("PUT", path, house.admin, json={**same, **changed})) == {"script"}
+        check_problem(await house.call("PUT", f"/scheduled-tasks/{uuid4()}", house.admin, json=same), 404, "not_found")
+
+    async def test_a_byte_order_mark_stays_in_what_is_stored(self, house: House) -> None:
+        for script, language in (("\ufeff" + GO.replace("\n", "\r\n"), "go"), ("\ufeff" + PYTHON, "python")):
+            sent = {"name": f"task {uuid4()}", "script": script}
+            made = (await house.call("POST", "/scheduled-tasks", house.admin, json=sent)).json()
+            assert (made["script"], made["language"]) == (script, language)
+
+    @pytest.mark.parametrize(
         ("permissions", "may_read", "may_write"),
         [
             ([], False, False),

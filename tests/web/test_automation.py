@@ -88,6 +88,7 @@ async def test_a_run_that_waits_for_its_next_attempt_has_failed(house: House, ro
     ("wrong", "field", "says"),
     [
         ({"name": ""}, "name", "at least 1 character"),
+        ({"script": "def run():\r\n    return [1\r\n"}, "script", "Line 2, column 12: '[' was never closed."),
         ({"max_retries": "often"}, "max_retries", "Must be a whole number."),
         ({"timeout_seconds": "0"}, "timeout_seconds", "greater than or equal"),
         ({"schedule_type": "interval", "interval_seconds": "1e3"}, "interval_seconds", "Must be a whole number."),
