@@ -11,7 +11,7 @@ from tf.types import List, Set, Unknown
 from tf.utils import Diagnostics
 
 from justiam_provider.arguments import Argument, Place, Problem, State, identifier
-from justiam_provider.service import CHANGED, Failure, Service, Thing
+from justiam_provider.service import CHANGED, ApiObject, Failure, Service
 
 
 class Connected(Protocol):
@@ -164,7 +164,7 @@ class Entity(iface.Resource):
             return None
         return self.state(answer, {})
 
-    def replaced(self, current: State, planned: State, body: dict[str, Any]) -> Thing:
+    def replaced(self, current: State, planned: State, body: dict[str, Any]) -> ApiObject:
         """Set the values of `body`, unless the object is in another version than the plan was made from.
 
         What is as planned already counts as done: a call whose answer was lost is repeated, and the service
@@ -180,11 +180,11 @@ class Entity(iface.Resource):
         """
         path = self._path(current["id"])
         try:
-            answer: Thing = self._service.put(path, body, tag=self.tag)
+            answer: ApiObject = self._service.put(path, body, tag=self.tag)
         except Failure as failure:
             if failure.code != CHANGED:
                 raise
-            now: Thing = self._service.get(path)
+            now: ApiObject = self._service.get(path)
             wanted = {**current, **{name: planned[name] for name in body if name in planned}}
             # Whether a secret arrived cannot be read.
             secret = any(each.write_only and each.name in body for each in self.ARGUMENTS)
@@ -193,7 +193,7 @@ class Entity(iface.Resource):
             return now
         return answer
 
-    def _changes(self, state: State, answer: Thing) -> list[str]:
+    def _changes(self, state: State, answer: ApiObject) -> list[str]:
         """The arguments that are not what `state` says."""
         found = self.state(answer, state)
         known = [each.name for each in self.ARGUMENTS if state[each.name] is not Unknown]
@@ -241,7 +241,7 @@ class Entity(iface.Resource):
                 state[argument.name] = None if before is Unknown else before
         return state
 
-    def _completed(self, diags: Diagnostics, doing: str, answer: Thing, planned: State) -> State:
+    def _completed(self, diags: Diagnostics, doing: str, answer: ApiObject, planned: State) -> State:
         try:
             answer = self.also(answer, planned)
         except Failure as failure:

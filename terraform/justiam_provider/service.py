@@ -47,7 +47,7 @@ CHANGED: Final = "changed_meanwhile"
 """The code of a refusal because the object is not in the version that was expected."""
 
 
-class Thing(dict[str, Any]):
+class ApiObject(dict[str, Any]):
     """An object of the API, with the version in which it was answered; without one, `tag` is empty."""
 
     tag: str = ""
@@ -298,7 +298,7 @@ class Service:
                 else:
                     if not isinstance(read, dict):
                         return read
-                    thing = Thing(read)
+                    thing = ApiObject(read)
                     thing.tag = answer.headers.get("etag", "")
                     return thing
             raise Failure(f"{self._endpoint} does not answer like JustIAM. Is the address right?")
