@@ -131,6 +131,8 @@ async def _build(source: str, program: Path) -> str | None:
             str(go),
             "build",
             "-trimpath",
+            # Otherwise Go runs git, with the configuration of any repository in a parent directory.
+            "-buildvcs=false",
             "-ldflags=-s -w",
             "-o",
             str(made),

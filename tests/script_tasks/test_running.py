@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,14 @@ SPELT_DIFFERENTLY = "hush/hüsh <\"'a\\nd&'\"> 100%+\x07\U0001f600\u2028\u200b h
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scripts")
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that every user can read; those that pytest makes are for its own user alone."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 @pytest.fixture
@@ -649,6 +657,23 @@ func Run() (string, error) { return config.Get("request_id"), nil }
         assert (result.ending, result.error) == (Ending.FAILED, "The script does not compile.")
         assert "too large" in result.output
         assert max(sizes(cache)) <= compiling._COMPILED_BYTES
+
+    async def test_no_repository_above_the_temporary_directory_is_read(
+        self, cache: Path, public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_by_git, program = tmp_path / "ran", tmp_path / "monitor"
+        program.write_text(f"#!/bin/sh\ntouch {run_by_git}\n")
+        program.chmod(0o755)
+        temporary = public / "temporary"
+        temporary.mkdir(mode=0o755)
+        for command in (["init", "--quiet", "--initial-branch=main"], ["config", "core.fsmonitor", str(program)]):
+            process = await asyncio.create_subprocess_exec("git", *command, cwd=public)
+            assert await process.wait() == 0
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        script = 'package task\n\nfunc Run() (string, error) { return "no repository", nil }\n'
+        result = await go(script, cache)
+        assert (result.ending, result.output) == (Ending.SUCCEEDED, "no repository\n")
+        assert not run_by_git.exists()
 
     async def test_two_at_once_compile_once(self, cache: Path) -> None:
         script = 'package task\n\nfunc Run() (string, error) { return "once", nil }\n'
