@@ -12,7 +12,7 @@ from tf.types import Unknown
 from tf.utils import Diagnostics
 
 from justiam_provider import resources
-from justiam_provider.arguments import Argument, Same, State, same_address, same_name
+from justiam_provider.arguments import Argument, State, same_address, same_name
 from justiam_provider.entity import Connected, Entity
 from justiam_provider.service import Failure
 
@@ -26,11 +26,14 @@ class Lookup(iface.DataSource):
     """What narrows the search, where the name alone may belong to several."""
     FILTERS: ClassVar[tuple[str, ...]] = ()
     """What the service can narrow the list by."""
-    SAME: ClassVar[Same] = staticmethod(same_name)
-    """Whether two keys are one, in any case."""
 
     def __init__(self, provider: Connected) -> None:
         self._provider = provider
+
+    @staticmethod
+    def is_same(one: str, other: str) -> bool:
+        """Return whether two keys are one, in any case."""
+        return same_name(one, other)
 
     @classmethod
     def get_name(cls) -> str:
@@ -107,7 +110,7 @@ class Lookup(iface.DataSource):
     def _named(self, config: State) -> Iterator[dict[str, Any]]:
         parameters = {name: config[name] for name in self.FILTERS if config.get(name) is not None}
         for item in self._provider.service.every(self.ENTITY.PATH, **parameters):
-            if self.SAME(item[self.KEY], config[self.KEY]):
+            if self.is_same(item[self.KEY], config[self.KEY]):
                 yield item
 
 
@@ -149,8 +152,12 @@ class User(Lookup):
 
     ENTITY = resources.User
     KEY = "email"
-    SAME = staticmethod(same_address)
     FILTERS = ("email",)
+
+    @staticmethod
+    def is_same(one: str, other: str) -> bool:
+        """Return whether two addresses are one, however they are written."""
+        return same_address(one, other)
 
 
 ALL: Final[tuple[type[Lookup], ...]] = (Template, ScheduledTask, Application, AppMapping, Group, User)
