@@ -149,7 +149,8 @@ async def begin_block(
             return BlockBegun(outcome=step)
         change = _change_of(step.row, step.key, Event.APPROVED, Action.APPROVE, {})
         run = await runs.make_blocking(connection, change, holder=step.key, at=transition.at)
-    return BlockBegun(outcome=Outcome(state=_state(step.row)), run=run, holder=step.key)
+    actor = step.actor if step.verified else None
+    return BlockBegun(outcome=Outcome(state=_state(step.row)), run=run, holder=step.key, actor=actor)
 
 
 async def end_block(db: Database, report: Report, request_id: UUID) -> RunNext:

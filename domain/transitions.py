@@ -144,6 +144,8 @@ class Outcome(BaseModel):
     refusal: str | None = None
     """The code of the error, where the step was refused."""
     detail: str = ""
+    actor: str | None = None
+    """Email address of the person whose approval a task blocked, where a proof verified it."""
 
 
 class BlockBegun(BaseModel):
@@ -153,6 +155,8 @@ class BlockBegun(BaseModel):
     run: BlockingRun | None = None
     """None where `outcome` says all."""
     holder: str = ""
+    actor: str | None = None
+    """Email address of the person who approves, where a proof verified it."""
 
 
 REFUSALS_KEPT = 100

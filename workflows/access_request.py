@@ -171,7 +171,8 @@ class AccessRequestWorkflow:
             await self._record_refusal(name, key, outcome.detail, code=outcome.refusal)
         elif outcome.refusal == TriggerTaskFailed.code:
             # Without what the script printed at last: the timeline is for all who may read the request.
-            await self._record_refusal(name, key, f"{_BLOCKED}. {_STILL_PENDING}", code=outcome.refusal)
+            reason = f"{_BLOCKED}. {_STILL_PENDING}"
+            await self._record_refusal(name, key, reason, code=outcome.refusal, actor=outcome.actor)
 
     async def _live(self) -> None:
         while self._state is not None and self._state.is_open:
@@ -292,6 +293,7 @@ class AccessRequestWorkflow:
             state=self._state,
             refusal=TriggerTaskFailed.code,
             detail=f"{_BLOCKED} (run {run.run_id}): {problem} {_STILL_PENDING}",
+            actor=begun.actor,
         )
 
     async def _carry_out(self, order: ScriptOrder, holder: str) -> Report:
@@ -359,7 +361,9 @@ class AccessRequestWorkflow:
             self._adopt(outcome.state)
             self._loaded = True
 
-    async def _record_refusal(self, name: str, key: str, reason: str, *, code: str = Invalid.code) -> None:
+    async def _record_refusal(
+        self, name: str, key: str, reason: str, *, code: str = Invalid.code, actor: str | None = None
+    ) -> None:
         if self._state is None or self._state.refusals >= REFUSALS_KEPT:
             return
         self._state.refusals += 1
@@ -372,6 +376,7 @@ class AccessRequestWorkflow:
                 action=made_storable(name[:100]),
                 code=code,
                 reason=made_storable(reason),
+                actor=actor,
             ),
             start_to_close_timeout=_ATTEMPT,
             retry_policy=_RETRY,

@@ -224,4 +224,5 @@ class TestBlock:
         assert [entry["kind"] for entry in entries] == ["submitted", "trigger_failed", "refused"]
         assert entries[-1]["detail"]["code"] == TriggerTaskFailed.code
         assert "The request is still pending" in entries[-1]["detail"]["reason"]
+        assert (entries[-1]["actor"], entries[-1]["verified"]) == (cast.approver.email, True)
         assert SECRET not in str(entries)
