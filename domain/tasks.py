@@ -163,6 +163,9 @@ class ScriptApprover(BaseModel):
 class ScriptJob(BaseModel):
     """What an attempt needs, for the script worker that comes with its ticket. Never in a workflow's history."""
 
+    # The error of an answer that does not fit would quote it, and errors are kept in histories and logs.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     run_id: UUID
     language: Language
     script: str

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -45,6 +46,17 @@ def job(language: Language, script: str) -> bytes:
         network=True,
     )
     return sent.model_dump_json().encode()
+
+
+async def test_the_error_of_an_answer_that_does_not_fit_quotes_no_secret(tmp_path: Path) -> None:
+    sent = json.loads(job(Language.PYTHON, "def run(): ..."))
+    for wrong in ({**sent, "secrets": "hush"}, {**sent, "secrets": {"TOKEN": ["hush"]}}):
+        async with receiving() as api:
+            api.answer = response(200, json.dumps(wrong).encode())
+            with pytest.raises(ValidationError) as caught:
+                await ordered(f"http://{api.authority}", tmp_path)
+        assert "secrets" in str(caught.value)
+        assert "hush" not in str(caught.value)
 
 
 async def test_without_a_compiler_a_go_script_is_refused_with_what_to_do(
