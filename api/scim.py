@@ -40,6 +40,7 @@ from api.observation import SCIM
 from api.resources import AppSettings
 from db.scim import LARGEST_PAGE, Slice
 from domain import scim
+from domain import scim_quirks as quirks
 from domain.errors import Invalid
 from domain.text import STORABLE
 from settings import Settings
@@ -164,26 +165,49 @@ def base_url(request: Request, settings: Settings) -> str:
     return f"{origin}{SCIM}"
 
 
-def read_user(document: Mapping[str, Any], context: Context) -> tuple[scim.User, bool]:
-    """A User that was sent, completed by what goes without saying.
-
-    Returns:
-        The User, and whether it says if it is active.
+def read_new_user(document: Mapping[str, Any]) -> scim.User:
+    """Return the User that was sent, active where it does not say.
 
     Raises:
         SCIMException: it is none.
     """
-    given = {key.lower(): value for key, value in document.items()}
-    completed = dict(document)
+    return _read_user(document, Context.RESOURCE_CREATION_REQUEST, {"active": True})
+
+
+def read_replacement(document: Mapping[str, Any]) -> Callable[[scim.User], scim.User]:
+    """Return what a PUT makes of a User.
+
+    Where it does not say if the person is active, that stays as it is. One that says that they are not, and has no
+    address or user name, leaves these as they are.
+
+    Raises:
+        SCIMException: it is no User, when it is applied.
+    """
+    is_off = quirks.says_inactive(quirks.tidied_value(scim.User, document).items())
+
+    def change(current: scim.User) -> scim.User:
+        kept: dict[str, Any] = {"active": current.active}
+        if is_off:
+            emails = [each.model_dump(exclude_none=True) for each in current.emails or ()]
+            kept |= {"userName": current.user_name, "emails": emails}
+        return _read_user(document, Context.RESOURCE_REPLACEMENT_REQUEST, kept)
+
+    return change
+
+
+def _read_user(document: Mapping[str, Any], context: Context, otherwise: Mapping[str, Any]) -> scim.User:
+    """Read a User, with values from `otherwise` for attributes that are missing or empty."""
+    completed = quirks.tidied_value(scim.User, document)
+    given = {key.lower(): value for key, value in completed.items() if value not in (None, "", [])}
     address = given.get("username")
-    if given.get("emails") is None and isinstance(address, str) and "@" in address:
-        completed = {key: value for key, value in completed.items() if key.lower() != "emails"}
-        completed["emails"] = [{"value": address, "type": "work", "primary": True}]
-    says = given.get("active") is not None
-    if not says:
-        completed = {key: value for key, value in completed.items() if key.lower() != "active"}
-        completed["active"] = True
-    return _read(scim.User, completed, context), says
+    if isinstance(address, str) and "@" in address:
+        otherwise = {**otherwise, "emails": [{"value": address, "type": "work", "primary": True}]}
+    for name, value in otherwise.items():
+        if name.lower() not in given:
+            completed = {key: each for key, each in completed.items() if key.lower() != name.lower()}
+            completed[name] = value
+    user: scim.User = _read(scim.User, completed, context)
+    return user
 
 
 def read_group(document: Mapping[str, Any], context: Context) -> scim.Group:
@@ -202,7 +226,14 @@ def read_user_patch(document: Mapping[str, Any]) -> Callable[[scim.User], scim.U
     Raises:
         SCIMException: it is none; or, when it is applied, it cannot be.
     """
-    return _patch(scim.User, document, _bounded(_operations(document)))
+    operations = _bounded(_operations(document, scim.User))
+    said = [(each.get("path") or "", each.get("value")) for each in operations if isinstance(each, Mapping)]
+    if quirks.says_inactive(said):
+        # Providers clear the address of a leaver in the same call. The account keeps its last one.
+        operations = [
+            each for each in operations if not (isinstance(each, Mapping) and quirks.clears_what_is_required(each))
+        ]
+    return _patch(scim.User, document, operations)
 
 
 def read_group_patch(
@@ -218,7 +249,7 @@ def read_group_patch(
     """
     changes: list[scim.MemberChange] = []
     left: list[Any] = []
-    for operation in _operations(document):
+    for operation in _operations(document, scim.Group):
         if not isinstance(operation, Mapping):
             left.append(operation)
             continue
@@ -240,14 +271,14 @@ def read_group_patch(
     return change, scim.members_named(changes)
 
 
-def _operations(document: Mapping[str, Any]) -> list[Any]:
+def _operations(document: Mapping[str, Any], model: type[Model]) -> list[Any]:
     operations = next((value for key, value in document.items() if key.lower() == "operations"), None)
-    found = operations if isinstance(operations, list) else []
+    found = operations if isinstance(operations, list) else [operations] if isinstance(operations, Mapping) else []
     for operation in found:
         for key, path in operation.items() if isinstance(operation, Mapping) else ():
             if key.lower() == "path" and isinstance(path, str) and len(path) > _LONGEST_PATH:
                 raise InvalidPathException(detail=f"A path may have at most {_LONGEST_PATH} characters.")
-    return found
+    return [quirks.tidied_operation(model, each) if isinstance(each, Mapping) else each for each in found]
 
 
 def _bounded(operations: list[Any]) -> list[Any]:

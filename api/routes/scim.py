@@ -15,7 +15,6 @@ from api.scim import GROUPS, SERVICE, USERS, BaseUrl, Document, ScimDocument, Se
 from api.scim_documents import answers, takes
 from api.versions import IfMatch
 from db import scim as directory
-from domain.scim import User
 
 router = APIRouter(default_response_class=ScimDocument)
 
@@ -113,8 +112,7 @@ async def create_scim_user(database: Db, caller: DirectoryManager, url: BaseUrl,
     A person without any permission, as `POST /api/v1/users` makes one. Somebody whom a SCIM client deleted, and who is
     sent again under the same `userName`, is the same account again, with nothing of what it had.
     """
-    user, _ = scim.read_user(document, Context.RESOURCE_CREATION_REQUEST)
-    return scim.made(url, await directory.create_user(database, caller, user))
+    return scim.made(url, await directory.create_user(database, caller, scim.read_new_user(document)))
 
 
 @router.get(
@@ -152,11 +150,7 @@ async def replace_scim_user(  # noqa: PLR0917 - what FastAPI brings
     grants end. Where `active` is left out, it stays as it is.
     """
     scim.parameters(USERS, query)
-    replacement, says = scim.read_user(document, Context.RESOURCE_REPLACEMENT_REQUEST)
-
-    def change(current: User) -> User:
-        return replacement if says else replacement.model_copy(update={"active": current.active})
-
+    change = scim.read_replacement(document)
     user, marked = await directory.change_user(database, caller, user_id, change, expected)
     await temporal.reconcile(marked)
     return scim.changed(USERS, url, user, query)

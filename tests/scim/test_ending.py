@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from db import tokens
 from tests.api.house import House, Somebody
 from tests.scim.provider import Provider, user
 from tests.scim.test_users import WAYS
@@ -60,5 +63,6 @@ async def test_no_grant_comes_back_with_somebody_who_is_active_again_at_once(sta
         return str((await _request(stack, granted))["status"]) == "revoked"
 
     await eventually(ended)
-    again = await _asked(stack, dana, approved=True)
+    token = await tokens.create_token(stack.db, dana.id, "again", timedelta(days=1))
+    again = await _asked(stack, replace(dana, token=token.token), approved=True)
     assert (await _request(stack, again))["status"] == "approved"
