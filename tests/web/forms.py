@@ -37,7 +37,9 @@ class Control:
             return self.value if self.checked else None
         if self.tag == "input" and self.type in _ONE_LINE:
             one_line = self.value.replace("\n", "")
-            return one_line.strip() if self.type in {"url", "email"} else one_line
+            value = one_line.strip() if self.type in {"url", "email"} else one_line
+            assert self.type != "email" or value.isascii(), f"a browser refuses to send {value}"
+            return value
         if self.type == "number" and not _NUMBER.fullmatch(self.value):
             return ""
         return self.value

@@ -140,6 +140,7 @@ async def _filled(record: _Crowded) -> _Crowded:
     await make("/integrations", "email", target="email", events=events, roles=["handled"], **only)
     await make("/integrations", "task", target="task", events=events[:1], task_id=ids["cron"])
     await make("/users", "person", email="first.last+tag@example.com")
+    await make("/users", "beyond ascii", email="zoë@straße.example")
     await make("/users", "program", email="program@example.com", owner_id=ids["person"])
     await make("/users", "gone", email="gone@example.com", active=False)
     async with record.house.db.connection() as connection:
@@ -158,7 +159,7 @@ async def _filled(record: _Crowded) -> _Crowded:
 CASES: Final = [
     *[("/admin/templates/{template_id}", name) for name in ("template", "plain template")],
     *[("/admin/applications/{app_id}", name) for name in ("app", "plain app")],
-    *[("/admin/people/{user_id}", name) for name in ("person", "program", "gone")],
+    *[("/admin/people/{user_id}", name) for name in ("person", "beyond ascii", "program", "gone")],
     *[("/admin/groups/{group_id}", name) for name in ("zz first", "late")],
     *[("/admin/tasks/{task_id}/edit", name) for name in ("once", "cron", "interval")],
     *[("/admin/integrations/{integration_id}/edit", name) for name in ("webhook", "slack", "email", "task")],
