@@ -11,6 +11,7 @@ from uuid import UUID
 
 from db.database import Database
 from db.paging import Page, Position
+from domain.addresses import sought_address
 from domain.audit_log import AuditEntry, Broken, Chain, Kind, Link
 
 _AT_ONCE: Final = 1_000
@@ -37,7 +38,7 @@ async def list_entries(
         db: the record.
         position: which page.
         kinds: of these things alone.
-        actor: by this one alone, exactly as the log names them.
+        actor: by this one alone, as the log names them; an address in any spelling, in the case that it has there.
         object_id: of this one thing.
         since: made then or later.
         until: made before.
@@ -65,7 +66,7 @@ async def list_entries(
             """,
             {
                 "kinds": [str(kind) for kind in kinds],
-                "actor": actor,
+                "actor": None if actor is None else sought_address(actor),
                 "object_id": object_id,
                 "since": since,
                 "until": until,

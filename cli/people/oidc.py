@@ -117,7 +117,10 @@ class _Issuer:
             return None
         if not isinstance(url, str) or not safe_to_fetch(url):
             raise Misused(f"{self.name} has a {name}_endpoint that does not begin with https://.")
-        return url
+        try:
+            return with_ascii_host(url)
+        except ValueError:
+            raise Misused(f"{self.name} has a {name}_endpoint that cannot be called.") from None
 
     def needed(self, name: str) -> str:
         """The address of an endpoint that every issuer has.

@@ -15,13 +15,14 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from scim2_models import ScimFilter
 
-from db import groups, offers, people, requests, users
+from db import audit_log, groups, offers, people, requests, users
 from db import scim as directory
 from db.administrators import OPERATOR
 from db.folding import within
 from db.paging import Position
 from domain import scim
 from domain.addresses import normal_address, sought_address
+from domain.audit_log import Kind
 from domain.directory import GroupValues, UserValues
 from domain.errors import InUse
 from tests.conftest import Databases
@@ -136,3 +137,15 @@ async def test_every_look_up_finds_an_address_by_each_spelling(shared: Record) -
             assert [each.requester.id for each in history.items] == [person.id]
             filter_ = ScimFilter[scim.User](f"userName eq {json.dumps(typed)} and emails.value eq {json.dumps(typed)}")
             assert [each.id for each in (await directory.list_users(db, filter_, 1, 9)).resources] == [str(person.id)]
+
+
+async def test_the_audit_log_finds_an_actor_by_each_spelling_of_the_address(shared: Record) -> None:
+    mark = uuid4().hex[:6]
+    async with shared.db.transaction() as connection:
+        await connection.execute("SELECT set_config('justiam.actor', %s, true)", [f"erika.{mark}@straße.example"])
+        await connection.execute(
+            "INSERT INTO groups (id, name, description) VALUES (gen_random_uuid(), %s, '')", [f"audited {mark}"]
+        )
+    for domain, there in (("straße.example", 1), ("xn--strae-oqa.example", 1), ("strasse.example", 0)):
+        page = await audit_log.list_entries(shared.db, Position(), kinds=list(Kind), actor=f"erika.{mark}@{domain}")
+        assert len(page.items) == there
