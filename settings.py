@@ -29,6 +29,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from domain import json_text
 from domain.actors import Permission
 from domain.addresses import HostName, ascii_host, mailbox
 from domain.deliveries import Outbound, Smtp
@@ -148,7 +149,9 @@ def _json_list(text: Any) -> Any:  # noqa: ANN401 - what the environment says, o
     if not isinstance(text, str):
         return text
     try:
-        return json.loads(text)
+        return json_text.parsed(text)
+    except json_text.RepeatedName as error:
+        raise ValueError(str(error)) from None
     except (ValueError, RecursionError):
         raise ValueError(f"must be a JSON list, as in {_ISSUERS_EXAMPLE}") from None
 
@@ -547,7 +550,7 @@ def describe_settings() -> list[SettingDescription]:
 
 def _without_client_secrets(issuers: str) -> str:
     try:
-        listed = json.loads(issuers)
+        listed = json_text.parsed(issuers)
     except (ValueError, RecursionError):
         listed = None
     if not isinstance(listed, list):

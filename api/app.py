@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from api import bodies, documentation, problems
+from api import bodies, documentation, problems, queries
 from api.authentication import caller
 from api.bodies import BodyLimit
 from api.headers import ResponseHeaders
@@ -135,7 +135,8 @@ async def readyz(request: Request, response: Response) -> Ready:
 
 def _include_routes(app: FastAPI) -> None:
     # Nothing under /api/v1 and /scim/v2 is reached without a known caller, whatever a route forgets.
-    guards = [Depends(caller), Depends(bodies.acceptable)]
+    known = [Depends(caller), Depends(bodies.acceptable)]
+    guards = [*known, Depends(queries.acceptable)]
     # Routes are tried in this order, so the ones that are called most come first. One by one, because a router within
     # a router is matched twice for each call.
     for routes in (
@@ -150,10 +151,11 @@ def _include_routes(app: FastAPI) -> None:
         secrets,
         api_tokens,
         audit_log,
-        temporal_codec,
     ):
         app.include_router(routes.router, prefix=API, dependencies=guards)
-    scim_guards = [Depends(caller), Depends(bodies.acceptable_to_scim)]
+    # Temporal's UI and command line call it, each version with query parameters of its own.
+    app.include_router(temporal_codec.router, prefix=API, dependencies=known)
+    scim_guards = [Depends(caller), Depends(bodies.acceptable_to_scim), Depends(queries.acceptable_to_scim)]
     app.include_router(scim.router, prefix=SCIM, dependencies=scim_guards)
 
 

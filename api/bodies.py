@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Event
 
+from domain import json_text
 from domain.errors import Invalid
+from domain.json_text import RepeatedName
 from domain.text import storable
 
 REFUSALS: Final = ("payload_too_large", "unsupported_media_type")
@@ -99,9 +101,13 @@ async def _hold(request: Request, *media_types: str) -> None:
     if declared.get_content_type() not in media_types:
         raise HTTPException(415, f"Send the body as {media_types[0]}.")
     try:
-        body = await request.json()
+        body = json_text.parsed(await request.body())
+    except RepeatedName as error:
+        raise Invalid(("body", str(error))) from None
     except (ValueError, RecursionError):
         raise Invalid(("body", "is not JSON that can be read")) from None
+    # What `request.json()` returns from now on: a body is parsed once.
+    request._json = body  # noqa: SLF001
     found = islice(_unacceptable(body), _MOST_FOUND)
     errors = [(".".join(path) or "body", message) for path, message in found]
     if errors:

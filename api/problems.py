@@ -254,7 +254,7 @@ async def _access_error(request: Request, raised: Exception) -> Response:
 
 
 async def _validation_error(request: Request, raised: Exception) -> Response:
-    errors = [_field_error(error) for error in cast("RequestValidationError", raised).errors()]
+    errors = [field_error(error) for error in cast("RequestValidationError", raised).errors()]
     return _invalid(request, errors)
 
 
@@ -309,7 +309,8 @@ def _invalid(request: Request, errors: Sequence[tuple[str, str]]) -> Response:
     return _say(request, Invalid.code, detail, errors=kept)
 
 
-def _field_error(error: dict[str, Any]) -> tuple[str, str]:
+def field_error(error: dict[str, Any]) -> tuple[str, str]:
+    """Return the field that an error of FastAPI's validation is about, and what would be accepted."""
     kind, location, message = error["type"], error["loc"], str(error["msg"])
     if kind == "json_invalid":
         return "body", f"is not JSON: {error['ctx']['error']} at character {location[-1]}"

@@ -89,6 +89,11 @@ def reading_paths(app: FastAPI) -> dict[str, list[str]]:
     }
 
 
+def _has_pages(app: FastAPI, path: str) -> bool:
+    parameters: list[dict[str, Any]] = app.openapi()["paths"][path]["get"].get("parameters", [])
+    return any(parameter["name"] == "limit" for parameter in parameters)
+
+
 async def ask_each(app: FastAPI, token: str, ids: Mapping[str, str]) -> AsyncIterator[Asked]:
     """Call every endpoint that can be read and for which there are ids, with the largest page that there is."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -98,8 +103,10 @@ async def ask_each(app: FastAPI, token: str, ids: Mapping[str, str]) -> AsyncIte
             if not ids.keys() >= set(required):
                 continue
             given = {name: ids[name] for name in required if f"{{{name}}}" not in path}
+            if _has_pages(app, path):
+                given["limit"] = "200"
             with counted() as sent:
-                answer = await client.get(path.format_map(ids), params={"limit": "200", **given})
+                answer = await client.get(path.format_map(ids), params=given)
             yield Asked(path, answer, [statement for statement in sent if _NOTING not in statement])
 
 

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from api.problems import status_and_title
+from api.problems import field_error, status_and_title
 from domain.errors import AccessError, RecordUnavailable, TooManyCalls, Unauthenticated
 from web.authentication import SignInNeeded
 from web.rendering import Pages
@@ -59,7 +59,12 @@ async def _access_error(request: Request, raised: Exception) -> Response:
     return answer
 
 
-async def _garbled(request: Request, _: Exception) -> Response:
+async def _garbled(request: Request, raised: Exception) -> Response:
+    # A filter that cannot be read: without it, the page would show what was not asked for.
+    filters = [error for error in cast("RequestValidationError", raised).errors() if error["loc"][0] == "query"]
+    if filters and len(filters) == len(cast("RequestValidationError", raised).errors()):
+        said = "; ".join(f"{field}: {message}" for field, message in map(field_error, filters))
+        return await _page(request, 422, "A filter cannot be read", f"{said}. Change it in the address, or remove it.")
     return await _page(request, 404, "Not found", _NOTHING_HERE)
 
 

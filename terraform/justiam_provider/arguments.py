@@ -248,10 +248,26 @@ _FIELD: Final[Mapping[str, tuple[type, Any]]] = {
 """What a custom field may say, and what counts where it says nothing."""
 
 
+def parsed(text: str) -> Any:  # noqa: ANN401 - any JSON
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or an object in it has a name more than once.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the name {json.dumps(repeated)} stands more than once in one object")
+    return dict(pairs)
+
+
 def custom_fields(value: str) -> Iterator[str]:
     """A JSON array of custom field definitions."""
     try:
-        fields = json.loads(value)
+        fields = parsed(value)
     except ValueError as error:
         yield f"must be JSON; use jsonencode([…]): {error}"
         return

@@ -113,7 +113,7 @@ class Template(Entity):
             default="[]",
             check=arguments.custom_fields,
             same=arguments.same_fields,
-            to_service=json.loads,
+            to_service=arguments.parsed,
             from_service=_compact,
         ),
         reference("trigger_task_id", "Script task to fire on every status change."),

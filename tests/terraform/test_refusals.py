@@ -61,6 +61,13 @@ resource "justiam_access_request_template" "json" {{
   app_id        = "{NOBODY}"
   custom_fields = "[{{"
 }}
+resource "justiam_access_request_template" "repeated" {{
+  name          = "x"
+  app_id        = "{NOBODY}"
+  custom_fields = <<-JSON
+    [{{"label": "Region", "label": "Ticket", "type": "text"}}]
+  JSON
+}}
 resource "justiam_access_request_template" "fields" {{
   name          = "x"
   app_id        = "{NOBODY}"
@@ -114,6 +121,7 @@ SAID: Final = (
     ("together", f'escalation_group_id = "{NOBODY}"', "must not be one of approver_group_ids"),
     ("twice", "allowed_durations = [60, 60]", "must not name the same value twice."),
     ("json", 'custom_fields = "[{"', "must be JSON; use jsonencode"),
+    ("repeated", "custom_fields =", 'the name "label" stands more than once in one object'),
     ("fields", "custom_fields =", "options belong to select and multi_select, which need at least one."),
     ("fields", "custom_fields =", "custom field 1: color is not a known property"),
     ("fields", "custom_fields =", "custom field 1: label is required."),

@@ -249,7 +249,11 @@ async def test_the_overview_of_nothing_says_so(new_database: Databases) -> None:
 
 async def test_an_address_that_means_nothing_is_told_as_such(archive: _Archive) -> None:
     for query in ("status=granted", "template_id=x", "since=yesterday", f"app_id={uuid4()}x"):
-        assert (await archive.root.get(f"/history?{query}")).status_code == 404
+        answer = await archive.root.get(f"/history?{query}")
+        assert answer.status_code == 422
+        assert f"{query.partition('=')[0]}: must be" in shown(answer)
+    # Addresses are passed on with marks of where they came from.
+    assert (await archive.root.get("/history?utm_source=chat")).status_code == 200
 
 
 async def test_an_export_ends_with_the_session(archive: _Archive, monkeypatch: pytest.MonkeyPatch) -> None:
