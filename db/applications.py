@@ -30,7 +30,8 @@ from db.tables import AccessRequest, Application, AppMapping, AppMappingGroup, G
 from db.templates import still_open
 from db.uniqueness import unique
 from db.views import Versioned
-from domain.directory import ApplicationValues, MappingValues
+from domain.deciding import Person
+from domain.directory import ApplicationValues, MappingValues, refuse_giving
 from domain.errors import InUse, Invalid, NotFound
 from domain.versions import ANY_VERSION, Expected
 
@@ -277,37 +278,44 @@ async def delete_mapping(db: Database, mapping_id: UUID, expected: Expected = AN
         await session.delete(mapping)
 
 
-async def attach(db: Database, mapping_id: UUID, group_id: UUID) -> None:
+async def attach(db: Database, mapping_id: UUID, group_id: UUID, *, by: Person | None = None) -> None:
     """Give a mapping's claim to the members of a group.
 
     Raises:
         NotFound: there is no such mapping, or no such group.
         SystemGroup: it is a temporary group.
+        Forbidden: the group has permissions that `by` does not hold; None: the operator acts.
     """
     async with db.session() as session:
         kept = select(AppMapping).where(AppMapping.id == mapping_id).with_for_update(read=True, key_share=True)
         if (await session.exec(kept)).one_or_none() is None:
             raise _no_mapping()
-        await groups.lock(session, group_id)
+        _refuse_powerful(await groups.lock(session, group_id), by)
         attaching = insert(AppMappingGroup).values(mapping_id=mapping_id, group_id=group_id)
         await session.exec(attaching.on_conflict_do_nothing())
 
 
-async def detach(db: Database, mapping_id: UUID, group_id: UUID) -> None:
+async def detach(db: Database, mapping_id: UUID, group_id: UUID, *, by: Person | None = None) -> None:
     """Take a mapping's claim from the members of a group.
 
     Raises:
         NotFound: there is no such mapping, or no such group.
         SystemGroup: it is a temporary group.
+        Forbidden: the group has permissions that `by` does not hold; None: the operator acts.
     """
     async with db.session() as session:
         await _read_mapping(session, mapping_id)
-        await groups.lock(session, group_id)
+        _refuse_powerful(await groups.lock(session, group_id), by)
         await session.exec(
             deletion(AppMappingGroup).where(
                 col(AppMappingGroup.mapping_id) == mapping_id, col(AppMappingGroup.group_id) == group_id
             )
         )
+
+
+def _refuse_powerful(group: Group, by: Person | None) -> None:
+    if by is not None:
+        refuse_giving(by.permissions, set(group.permissions), "The group")
 
 
 async def _refuse_used(

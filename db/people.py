@@ -8,6 +8,7 @@ from uuid import UUID
 from db.database import Connection
 from domain.addresses import sought_address
 from domain.deciding import Person
+from domain.directory import refuse_giving
 
 PERSON_COLUMNS: Final = """
     u.id, u.email, u.name, u.active, u.deactivated_at, coalesce(u.owner_id, u.id) AS principal_id,
@@ -76,6 +77,24 @@ async def find(connection: Connection, actor: str) -> Person | None:
     rows = await connection.execute(f"SELECT {PERSON_COLUMNS} FROM users u WHERE {condition}", [value])
     row = await rows.fetchone()
     return None if row is None else person(row)
+
+
+async def refuse_touching(connection: Connection, caller: Person, user_id: UUID, what: str) -> None:
+    """Refuse to have a caller change something of an account that has more than the caller.
+
+    Everything that changes an account, or something that belongs to it, asks this first. What belongs to a group is
+    held to the permissions of the group (`domain.directory.refuse_giving`).
+
+    Args:
+        connection: of the transaction of the change.
+        caller: who acts.
+        user_id: the account.
+        what: the subject of the message, as in "The account".
+
+    Raises:
+        Forbidden: the account, or a service account that it owns, has permissions that the caller does not hold.
+    """
+    refuse_giving(caller.permissions, await permissions_at_hand(connection, user_id), what)
 
 
 async def permissions_at_hand(connection: Connection, user_id: UUID) -> frozenset[str]:

@@ -107,7 +107,7 @@ async def create_user(db: Database, caller: Person, resource: scim.User) -> scim
         user, _ = await users.revise(db, caller, user_id, have_back)
         if came_back:
             return _user(user)
-    return _user(await users.make(db, _revision(account)))
+    return _user(await users.make(db, _revision(account), by=caller))
 
 
 async def change_user(

@@ -14,7 +14,7 @@ from sqlalchemy import func, or_
 from sqlmodel import col, select
 
 from db import people
-from db.database import Database
+from db.database import Database, driver_connection
 from db.paging import Page, Position, newest_first
 from db.people import PERSON_COLUMNS, person, still_counts
 from db.requests import PersonView
@@ -177,10 +177,11 @@ async def revoke_token(db: Database, token_id: UUID, *, by: Person | None = None
     Args:
         db: the record.
         token_id: which.
-        by: who revokes: only their own tokens, those of service accounts they own, or any with `directory.manage`.
-            None: the operator.
+        by: who revokes: only their own tokens, those of service accounts they own, or with `directory.manage` those of
+            accounts that have nothing which they lack. None: the operator.
 
     Raises:
+        Forbidden: the holder has permissions that `by` does not hold.
         NotFound: there is no such token, or none that `by` may revoke.
     """
     query = (
@@ -192,11 +193,13 @@ async def revoke_token(db: Database, token_id: UUID, *, by: Person | None = None
     async with db.session() as session:
         row = (await session.exec(query)).one_or_none()
         token, user = row or (None, None)
-        theirs = (
-            by is None or by.holds(Permission.DIRECTORY) or (user is not None and by.id in {user.id, user.owner_id})
-        )
-        if token is None or not theirs:
+        is_own = by is not None and user is not None and by.id in {user.id, user.owner_id}
+        if token is None or user is None or not (is_own or by is None or by.holds(Permission.DIRECTORY)):
             raise NotFound("There is no token with this id.")
+        if by is not None and not is_own:
+            async with driver_connection(session) as connection:
+                what = "The holder of the token, or a service account of theirs,"
+                await people.refuse_touching(connection, by, user.id, what)
         if token.revoked_at is None:
             token.sqlmodel_update({"revoked_at": func.now()})
 

@@ -23,7 +23,7 @@ from db.views import Versioned
 from domain.actors import Permission
 from domain.addresses import sought_address
 from domain.deciding import Person
-from domain.directory import UserReplacement, UserValues, refuse_giving
+from domain.directory import UserReplacement, UserValues
 from domain.errors import Invalid, NotFound
 from domain.versions import ANY_VERSION, Expected
 
@@ -135,17 +135,23 @@ async def held_groups(connection: Connection, user_id: UUID) -> list[HeldGroup]:
     return [HeldGroup.model_validate(group) for group in await claims.get_groups(connection, user_id)]
 
 
-async def create(db: Database, values: UserValues) -> UserView:
+async def create(db: Database, values: UserValues, *, by: Person | None = None) -> UserView:
     """Make an account. It has no permissions until somebody who holds them puts it into a group.
 
+    Args:
+        db: the record.
+        values: the account.
+        by: who makes it; None: the operator.
+
     Raises:
+        Forbidden: its owner has permissions that `by` does not hold.
         InUse: another user has the email address.
         Invalid: the owner is unknown, deactivated, or a service account.
     """
-    return _view(await make(db, Revision(values)))
+    return _view(await make(db, Revision(values), by=by))
 
 
-async def make(db: Database, revision: Revision) -> User:
+async def make(db: Database, revision: Revision, *, by: Person | None = None) -> User:
     """Make an account, as `create` does."""
     values = revision.values
     with unique(_TAKEN):
@@ -157,6 +163,11 @@ async def make(db: Database, revision: Revision) -> User:
                 ).one_or_none()
                 if owner is None:
                     raise Invalid(("owner_id", "there is no user with this id"))
+                if by is not None:
+                    async with driver_connection(session) as connection:
+                        await people.refuse_touching(
+                            connection, by, owner.id, "The owner, or a service account of theirs,"
+                        )
                 if owner.owner_id is not None:
                     raise Invalid(("owner_id", "is a service account; a service account belongs to a person"))
                 if not owner.active:
@@ -222,8 +233,8 @@ async def revise(
                 return user, []
             values = revision.values
             async with driver_connection(session) as connection:
-                at_hand = await people.permissions_at_hand(connection, user_id)
-            refuse_giving(caller.permissions, at_hand, "The account, or a service account that it owns,")
+                what = "The account, or a service account that it owns,"
+                await people.refuse_touching(connection, caller, user_id, what)
             if values.owner_id != user.owner_id:
                 raise Invalid(("owner_id", "cannot be changed; make another account"))
             if not values.active and user_id in {caller.id, caller.principal_id}:

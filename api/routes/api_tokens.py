@@ -62,9 +62,15 @@ async def create_api_token(database: Db, caller: Caller, values: TokenValues, re
     return token
 
 
-@router.delete("/{token_id}", summary="Revoke an API token", status_code=204, responses=refusals("not_found"))
+@router.delete(
+    "/{token_id}", summary="Revoke an API token", status_code=204, responses=refusals("forbidden", "not_found")
+)
 async def revoke_api_token(
     database: Db, caller: Caller, token_id: Annotated[UUID, Path(description="Id of the token.")]
 ) -> None:
-    """It stops working at once. One's own, those of one's service accounts, and with `directory.manage` any."""
+    """It stops working at once.
+
+    One's own, those of one's service accounts, and with `directory.manage` those of accounts that have no permission
+    which the caller lacks.
+    """
     await tokens.revoke_token(database, token_id, by=caller)

@@ -90,9 +90,9 @@ async def delete_app_mapping(database: Db, _: DirectoryManager, mapping_id: Mapp
     status_code=204,
     responses=refusals("forbidden", "not_found", "system_group"),
 )
-async def attach_app_mapping(database: Db, _: DirectoryManager, mapping_id: MappingId, group_id: GroupId) -> None:
+async def attach_app_mapping(database: Db, caller: DirectoryManager, mapping_id: MappingId, group_id: GroupId) -> None:
     """Needs `directory.manage`. From then on the members of the group have the claim."""
-    await applications.attach(database, mapping_id, group_id)
+    await applications.attach(database, mapping_id, group_id, by=caller)
 
 
 @router.delete(
@@ -101,6 +101,6 @@ async def attach_app_mapping(database: Db, _: DirectoryManager, mapping_id: Mapp
     status_code=204,
     responses=refusals("forbidden", "not_found", "system_group"),
 )
-async def detach_app_mapping(database: Db, _: DirectoryManager, mapping_id: MappingId, group_id: GroupId) -> None:
+async def detach_app_mapping(database: Db, caller: DirectoryManager, mapping_id: MappingId, group_id: GroupId) -> None:
     """Needs `directory.manage`. 204 as well where it was not attached."""
-    await applications.detach(database, mapping_id, group_id)
+    await applications.detach(database, mapping_id, group_id, by=caller)

@@ -51,13 +51,13 @@ async def get_user(database: Db, _: DirectoryReader, user_id: UserId, response: 
 
 
 @router.post("", summary="Create a user", status_code=201, responses=refusals("forbidden", "in_use"))
-async def create_user(database: Db, _: DirectoryManager, values: UserValues, response: Response) -> UserView:
+async def create_user(database: Db, caller: DirectoryManager, values: UserValues, response: Response) -> UserView:
     """Needs `directory.manage`.
 
     With `owner_id` it is a service account: one and the same with its owner to every rule, and the owner makes its
     tokens.
     """
-    view = await users.create(database, values)
+    view = await users.create(database, values, by=caller)
     response.headers["Location"] = f"/api/v1/users/{view.id}"
     return tagged(response, view)
 

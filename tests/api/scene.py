@@ -120,7 +120,8 @@ class Scene:
 
     async def manager(self) -> dict[str, Any]:
         name = new("manager").replace(" ", ".")
-        return {"user_id": (await self.house.person(name, Permission.REQUESTS)).id}
+        manager = await self.house.person(name, Permission.REQUESTS)
+        return {"user_id": manager.id, "token_id": await self._token(manager)}
 
     async def about_the_asker(self) -> dict[str, Any]:
         return {**await self.application(), "user_id": self.asker.id, "token_id": await self._token(self.asker)}
@@ -134,7 +135,9 @@ class Scene:
         return {**member, "group_id": group.id}
 
     async def powerful_group(self) -> dict[str, Any]:
-        return {**await self.group(Permission.REQUESTS), "permissions": [Permission.REQUESTS]}
+        made = {**await self.application(), **await self.group(Permission.REQUESTS)}
+        mapping = await self.house.mapping(made["app_id"])
+        return {**made, "mapping_id": mapping.id, "permissions": [Permission.REQUESTS]}
 
     async def of_scim(self) -> dict[str, Any]:
         return {"name": "User", "uri": str(scim.User.__schema__)}

@@ -68,6 +68,7 @@ POST   /access-requests/{request_id}/revoke over              409   409   -     
 
 GET    /users                                                 -     -     -     -     -     yes   yes   -     yes
 POST   /users                                                 -     -     -     -     -     -     yes   -     yes
+POST   /users who holds more                                  -     -     -     -     -     -     -     -     yes
 GET    /users/me                                              yes   yes   yes   yes   yes   yes   yes   yes   yes
 GET    /users/{user_id}                                       -     -     -     -     -     yes   yes   -     yes
 PUT    /users/{user_id}                                       -     -     -     -     -     -     yes   -     yes
@@ -104,7 +105,9 @@ GET    /app-mappings/{mapping_id}                             yes   yes   yes   
 PUT    /app-mappings/{mapping_id}                             -     -     -     -     -     -     yes   -     yes
 DELETE /app-mappings/{mapping_id}                             -     -     -     -     -     -     yes   -     yes
 PUT    /app-mappings/{mapping_id}/groups/{group_id}           -     -     -     -     -     -     yes   -     yes
+PUT    /app-mappings/{mapping_id}/groups/{group_id} with permissions  -  -  -   -     -     -     -     -     yes
 DELETE /app-mappings/{mapping_id}/groups/{group_id}           -     -     -     -     -     -     yes   -     yes
+DELETE /app-mappings/{mapping_id}/groups/{group_id} with permissions  -  -  -  -    -     -     -     -     yes
 
 GET    /scheduled-tasks                                       -     -     -     -     -     yes   -     yes   yes
 POST   /scheduled-tasks                                       -     -     -     -     -     -     -     yes   yes
@@ -142,6 +145,7 @@ POST   /api-tokens                                            yes   yes   yes   
 POST   /api-tokens of the bot                                 yes   yes   -     -     -     -     -     -     -
 DELETE /api-tokens/{token_id}                                 yes   404   404   404   404   404   yes   404   yes
 DELETE /api-tokens/{token_id} of the bot                      yes   yes   404   404   404   404   yes   404   yes
+DELETE /api-tokens/{token_id} who holds more                  404   404   404   404   404   404   -     404   yes
 
 GET    /scim/v2/ServiceProviderConfig                         -     -     -     -     -     -     yes   -     yes
 GET    /scim/v2/ResourceTypes                                 -     -     -     -     -     -     yes   -     yes
@@ -293,6 +297,11 @@ BODIES: Final[dict[str, Body]] = {
     "POST /access-requests/{request_id}/signal-proofs": lambda _: {"action": "deny"},
     "POST /users": lambda _: {"email": f"{new('new')}@example.com".replace(" ", "."), "name": "New"},
     "PUT /users/{user_id}": lambda _: {"email": f"{new('new')}@example.com".replace(" ", "."), "name": "New"},
+    "POST /users who holds more": lambda there: {
+        "email": f"{new('new')}@example.com".replace(" ", "."),
+        "name": "New",
+        "owner_id": str(there["user_id"]),
+    },
     "POST /groups": lambda there: {"name": new("group"), "permissions": there.get("permissions", [])},
     "PUT /groups/{group_id}": lambda there: {"name": new("group"), "permissions": there.get("permissions", [])},
     "POST /applications": lambda _: {"name": new("application")},
@@ -350,6 +359,19 @@ async def scene(stack: House) -> Scene:
 class TestMatrix:
     def test_has_each_route_of_the_openapi_document_and_no_other(self) -> None:
         assert {row.route for row in ROWS} == {f"{method} {path}" for method, path, _ in ROUTES}
+
+    def test_holds_each_route_that_changes_something_of_an_account_or_group_to_what_the_caller_lacks(self) -> None:
+        held = {
+            row.route
+            for row in ROWS
+            if row.situation in {"who holds more", "with permissions"} and row.answers["dir"] == "-"
+        }
+        changing = {
+            f"{method} {path}"
+            for method, path, _ in ROUTES
+            if method != "GET" and any(name in path for name in ("{user_id}", "{group_id}", "{token_id}"))
+        }
+        assert changing <= held
 
     def test_says_nothing_twice(self) -> None:
         assert len({str(row) for row in ROWS}) == len(ROWS)

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from db import applications, tokens
 from domain.actors import Permission
 from tests.api.house import House
 from tests.web.conftest import Visitor, shown, visitor
@@ -156,3 +157,29 @@ async def test_nobody_gives_what_they_do_not_hold(house: House) -> None:
     answer = await manager.post(f"/admin/people/{house.admin.id}", {"do": "deactivate"})
     assert answer.status_code == 422
     assert "permissions that you do not hold yourself" in shown(answer)
+
+
+async def test_pages_hold_a_directory_manager_to_what_they_lack(house: House) -> None:
+    mark = uuid4().hex[:8]
+    keeper = await visitor(house, await house.person(f"keeper-{mark}", Permission.DIRECTORY))
+    tasks = await house.person(f"tasks-{mark}", Permission.TASKS)
+    token = await tokens.create_token(house.db, tasks.id, "laptop", None)
+    app = await house.application(f"app {mark}")
+    mapping = await house.mapping(app.id)
+    powerful = await house.group(f"powerful {mark}", permissions=[Permission.TASKS])
+    await applications.attach(house.db, mapping.id, powerful.id)
+    plain = await house.person(f"plain-{mark}")
+    lacking = "permissions that you do not hold yourself: tasks.manage"
+    mappings = f"/admin/applications/{app.id}/mappings/{mapping.id}"
+    for path, sent in (
+        (f"/tokens/{token.id}/revoke", {"back": "/admin/tokens"}),
+        (f"{mappings}/attach", {"group": powerful.name}),
+        (f"{mappings}/detach", {"group_id": str(powerful.id)}),
+        ("/admin/people", {"name": "Bot", "email": f"bot-{mark}@example.com", "owner": tasks.email}),
+    ):
+        answer = await keeper.post(path, sent)
+        assert lacking in shown(await keeper.follow(answer) if answer.status_code == 303 else answer), path
+    assert await tokens.authenticate(house.db, token.token) is not None
+    mine = await tokens.create_token(house.db, plain.id, "laptop", None)
+    assert (await keeper.post(f"/tokens/{mine.id}/revoke", {"back": "/admin/tokens"})).status_code == 303
+    assert await tokens.authenticate(house.db, mine.token) is None

@@ -176,7 +176,7 @@ async def change_mapping(
         except ValueError:
             return visit.back(back, "There is no such group.", "problem")
         said = "Its members do not get the claim any more."
-        return await _done(visit, lambda: applications.detach(db, mapping_id, held_by), said, back)
+        return await _done(visit, lambda: applications.detach(db, mapping_id, held_by, by=visit.person), said, back)
     name = reading.text(sent, "group")
     group_id = await choices.by_name(db, Source.GROUPS, name)
     if group_id is None:
@@ -184,7 +184,7 @@ async def change_mapping(
         errors = {f"group.{mapping_id}": wrong or "Choose a group first."}
         return await _application(visit, db, app_id, errors=errors, given=sent)
     said = "Its members get the claim from now on."
-    return await _done(visit, lambda: applications.attach(db, mapping_id, group_id), said, back)
+    return await _done(visit, lambda: applications.attach(db, mapping_id, group_id, by=visit.person), said, back)
 
 
 async def _application(
@@ -232,7 +232,7 @@ async def create_person(visit: Visit, _: DirectoryManager, db: Db, sent: Form) -
     try:
         owner = reading.text(sent, "owner")
         values = {**_account(sent), "owner_id": await _id_of(db, owner, "owner") if owner else None}
-        view = await users.create(db, _checked(UserValues, values))
+        view = await users.create(db, _checked(UserValues, values), by=visit.person)
     except AccessError as error:
         return await _people(visit, db, Position(), "", _told(error, "email"), sent)
     return visit.back(f"/admin/people/{view.id}", f"{view.name} has an account.")
