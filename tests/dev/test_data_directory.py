@@ -34,8 +34,8 @@ def test_what_others_may_read_is_taken_from_them(tmp_path: Path) -> None:
     for name in files:
         (path / name).touch()
         (path / name).chmod(0o666)
-    with DataDirectory(path) as directory:
-        made = directory.describe_instance({})
+    with DataDirectory(path) as opened:
+        made = opened.describe_instance({})
         (path / "made later").touch()
         for each in (
             path,
