@@ -46,10 +46,10 @@ def choose(wanted: str, among: Sequence[Named]) -> Named:
     """
     # As names are kept; some keyboards and file systems take letters apart.
     wanted = unicodedata.normalize("NFC", wanted)
-    text, as_slug = wanted.strip().casefold(), slug(wanted)
+    text, as_slug = _folded(wanted), slug(wanted)
     rules: list[Callable[[Named], bool]] = [
         lambda thing: thing.id.casefold() == text,
-        lambda thing: thing.name.strip().casefold() == text,
+        lambda thing: _folded(thing.name) == text,
         lambda thing: bool(as_slug) and slug(thing.name) == as_slug,
         lambda thing: _begins(thing, text, as_slug),
     ]
@@ -62,8 +62,13 @@ def choose(wanted: str, among: Sequence[Named]) -> Named:
     raise NotOne([])
 
 
+def _folded(text: str) -> str:
+    """Return `text` so that it is the same in any case; folding takes some letters apart."""
+    return unicodedata.normalize("NFC", text.strip().casefold())
+
+
 def _begins(thing: Named, text: str, as_slug: str) -> bool:
     if not text:
         return False
-    in_name = thing.name.strip().casefold().startswith(text) or (bool(as_slug) and slug(thing.name).startswith(as_slug))
+    in_name = _folded(thing.name).startswith(text) or (bool(as_slug) and slug(thing.name).startswith(as_slug))
     return in_name or (len(text) >= _SHORTEST_ID_PART and thing.id.casefold().startswith(text))

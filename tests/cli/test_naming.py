@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,3 +88,9 @@ def test_a_slug_needs_no_quotes_and_is_its_own_slug(name: str) -> None:
     slug = naming.slug(name)
     assert not set(slug) & set(" \t\n'\"\\$`!*?;&|<>(){}[]#~")
     assert naming.slug(slug) == slug
+
+
+@pytest.mark.parametrize("name", ["ΟΜΑΔΑ ΠΕΛΑΤΕΣ x", "Straße", "ΐ", "ﬁnance"])
+@pytest.mark.parametrize("case", [str.lower, str.upper, str.title])
+def test_a_name_is_meant_in_any_case(name: str, case: Callable[[str], str]) -> None:
+    assert naming.choose(case(name), [Named("1", name), Named("2", "x" + name)]).id == "1"
