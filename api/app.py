@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from api import bodies, documentation, problems, queries
 from api.authentication import caller
 from api.bodies import BodyLimit
-from api.headers import ResponseHeaders
+from api.headers import HeadAsGet, ResponseHeaders
 from api.issuers import Issuers
 from api.limits import CallLimit
 from api.observation import API, SCIM, Observation
@@ -104,6 +104,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = chosen
     app.state.call_limit = CallLimit(chosen.calls_per_minute)
     app.state.vault = SecretVault(chosen.secret_key, chosen.encryption_keys)
+    # Innermost: the log and the metrics name the method that was sent.
+    app.add_middleware(HeadAsGet)
     app.add_middleware(BodyLimit, limit=chosen.max_body_bytes)
     app.add_middleware(temporal_codec.CodecCors, temporal_ui_url=chosen.temporal_ui_url)
     app.add_middleware(ResponseHeaders)

@@ -298,7 +298,7 @@ def _methods(request: Request) -> set[str]:
         for method in route.methods or ()
     }
     # No route of ours: a file of the documentation's.
-    return methods or {"GET", "HEAD"}
+    return methods | {"HEAD"} if "GET" in methods else methods or {"GET", "HEAD"}
 
 
 def _invalid(request: Request, errors: Sequence[tuple[str, str]]) -> Response:

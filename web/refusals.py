@@ -71,7 +71,10 @@ async def _garbled(request: Request, raised: Exception) -> Response:
 async def _http_exception(request: Request, raised: Exception) -> Response:
     error = cast("HTTPException", raised)
     if error.status_code in {404, 405}:
-        return await _page(request, error.status_code, "Not found", _NOTHING_HERE)
+        answer = await _page(request, error.status_code, "Not found", _NOTHING_HERE)
+        if allowed := (error.headers or {}).get("Allow"):
+            answer.headers["Allow"] = f"{allowed}, HEAD" if "GET" in allowed and "HEAD" not in allowed else allowed
+        return answer
     return await _page(request, error.status_code, "That could not be read", str(error.detail))
 
 

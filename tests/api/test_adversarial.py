@@ -306,8 +306,8 @@ class TestPaths:
 
     async def test_what_is_allowed_is_named_in_full(self, standing_house: House) -> None:
         for path, allowed in {
-            "/groups": "GET, POST",
-            f"/groups/{uuid4()}": "DELETE, GET, PUT",
+            "/groups": "GET, HEAD, POST",
+            f"/groups/{uuid4()}": "DELETE, GET, HEAD, PUT",
             f"/groups/{uuid4()}/members/{uuid4()}": "DELETE, PUT",
             f"/access-requests/{uuid4()}/approve": "POST",
         }.items():
@@ -317,7 +317,7 @@ class TestPaths:
 
     async def test_what_is_not_of_the_api_says_what_it_answers_to_as_well(self, standing_house: House) -> None:
         for path, allowed in {
-            "/healthz": "GET",
+            "/healthz": "GET, HEAD",
             "/docs": "GET, HEAD",
             "/docs/assets/swagger-ui.css": "GET, HEAD",
         }.items():
