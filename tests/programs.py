@@ -19,7 +19,7 @@ from tests.dev.running import wait_until
 from tests.record import SECRET
 
 _BIN: Final = Path(sys.executable).parent
-_PATIENCE_SECS: Final = 60.0
+_PATIENCE_SECS: Final = 180.0
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
@@ -69,7 +69,7 @@ class Programs:
             program.process.terminate()
         for program in self.running:
             try:
-                program.process.wait(20)
+                program.process.wait(60)
             except subprocess.TimeoutExpired:
                 program.process.kill()
                 program.process.wait()

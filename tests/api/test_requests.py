@@ -27,7 +27,7 @@ from tests.api.house import House, Somebody
 from tests.api.problem import check_problem, fields
 from tests.servers import TestingTemporal
 
-PATIENCE_SECS = 15.0
+PATIENCE_SECS = 60.0
 
 
 @pytest.fixture
@@ -627,7 +627,9 @@ class TestWithoutTemporal:
                 values = {"email": other.alice.email, "name": "Alice", "active": False}
                 answer = await house.call("PUT", f"/users/{other.alice.id}", house.admin, json=values)
                 assert answer.status_code == 200, answer.text
-                assert time.monotonic() - began < 12, "2 s for the request, 1 s for the decision, 2 s for the nudge"
+                assert time.monotonic() - began < 25, (
+                    "2 s, 1 s and 2 s; without bounds, Temporal's client takes 10 s for each"
+                )
         gc.collect()
         await asyncio.sleep(0)
         assert "never retrieved" not in caplog.text

@@ -43,7 +43,7 @@ async def test_a_task_runs_on_demand(stack: House) -> None:
         return bool(now["status"] == "running")
 
     # No script worker is here to take it: it was handed over.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await begun():
             await asyncio.sleep(0.05)
 

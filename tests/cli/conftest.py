@@ -26,7 +26,7 @@ from tests.api.house import House, Somebody, open_house, settings
 from tests.conftest import Databases
 
 JUSTIAM = Path(sys.executable).parent / "justiam"
-PATIENCE_SECS = 15.0
+PATIENCE_SECS = 60.0
 _ZONE: Final = "Europe/Paris"
 
 

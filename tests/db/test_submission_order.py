@@ -103,7 +103,7 @@ class TestSubmissionFirst:
 
     async def test_submissions_of_others_do_not_wait(self, shared: Record, half_way: Callable[[Cast], Any]) -> None:
         cast = await shared.cast()
-        async with half_way(cast) as submitting, asyncio.timeout(5):
+        async with half_way(cast) as submitting, asyncio.timeout(60):
             assert (await shared.row(await shared.submit(cast.template, cast.manager)))["status"] == "pending"
         await submitting
 

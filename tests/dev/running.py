@@ -17,8 +17,8 @@ import psycopg
 
 JUSTIAM: Final = Path(sys.executable).parent / "justiam"
 ANY_PORTS: Final = ("--port", "0", "--temporal-port", "0", "--temporal-ui-port", "0")
-START_TIMEOUT_SECS: Final = 60.0
-STOP_TIMEOUT_SECS: Final = 45.0
+START_TIMEOUT_SECS: Final = 180.0
+STOP_TIMEOUT_SECS: Final = 90.0
 
 
 class Dev:

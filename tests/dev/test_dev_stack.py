@@ -139,7 +139,7 @@ class TestRunning:
             await client.count_workflows(query)
         waiting = next(query for query in queries if "'pending'" in query)
         # Temporal's list lags behind.
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not (await client.count_workflows(waiting)).count:
                 await asyncio.sleep(0.2)
         said = pasted(dev, tmp_path, page)
@@ -181,7 +181,7 @@ class TestRunning:
             url = f"{dev.description['api_url']}/api/v1/access-requests"
             return httpx.get(url, headers={"Authorization": f"Bearer {token}"}).is_success
 
-        wait_until(answers, 15)
+        wait_until(answers, 60)
 
 
 async def test_keeps_everything_when_all_of_it_is_killed(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_ends_the_children_of_a_killed_instance(tmp_path: Path) -> None:
         (data_dir / "children.json").write_text(json.dumps({"children": children}))
         with socket.create_server(("127.0.0.1", 0)) as taken:
             start_in_vain(data_dir, "--port", str(taken.getsockname()[1]))
-        assert ours.wait(5) == -signal.SIGTERM
+        assert ours.wait(60) == -signal.SIGTERM
         assert stranger.poll() is None
         stranger.kill()
 

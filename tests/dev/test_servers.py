@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -106,7 +105,7 @@ def test_servers_end_with_a_killed_parent(tmp_path: Path) -> None:
         assert parent.stdout is not None
         children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
         parent.kill()
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
 
 
@@ -116,12 +115,13 @@ def test_temporal_keeps_its_workflows(tmp_path: Path) -> None:
         assert server.is_healthy()
         assert not server.is_polled("access-requests", since=datetime.now(UTC) - timedelta(hours=1))
     assert database.stat().st_size > 0
-    started = time.monotonic()
     with TemporalDevServer(log_file=tmp_path / "t.log", database=database) as server:
         assert server.ui_port
         server.stop()
         assert not server.is_healthy()
-    assert time.monotonic() - started < 10
+        # In order, and not by force because it took too long.
+        assert server.process is not None
+        assert server.process.returncode != -signal.SIGKILL
 
 
 def _pid(server: PostgresServer) -> int:

@@ -112,7 +112,7 @@ async def test_a_script_worker_that_waits_for_temporal_ends_when_it_is_told_to(t
         stderr=asyncio.subprocess.STDOUT,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while b"temporal_unreachable" not in (line := await process.stdout.readline()):
             assert line, "it ended by itself"
         process.send_signal(signal.SIGTERM)

@@ -463,7 +463,7 @@ def run():
     async def test_a_cancelled_run_leaves_nothing(self, cache: Path) -> None:
         script = "import subprocess\ndef run():\n    subprocess.run(['sleep', '4322'])"
         task = asyncio.create_task(carried_out(script, cache))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not sleeping("4322"):
                 await asyncio.sleep(0.05)
         task.cancel()

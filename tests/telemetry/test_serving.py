@@ -7,7 +7,7 @@ import asyncio
 from cli.dev.program import free_port
 from telemetry import serving
 
-PATIENCE_SECS = 20.0
+PATIENCE_SECS = 60.0
 
 
 async def nothing_missing() -> list[str]:

@@ -23,7 +23,7 @@ from tests.servers import TestingTemporal
 ROOT: Final = Path(__file__).parents[2]
 PROVIDER_PYTHON: Final = ROOT / "terraform" / ".venv" / "bin" / "python"
 VERSIONS: Final = (ROOT / "examples" / "versions.tf").read_text()
-_TIMEOUT_SECS: Final = 60
+_TIMEOUT_SECS: Final = 180
 
 SURROUNDINGS: Final = """
 resource "justiam_application" "other" { name = "Other ${var.mark}" }

@@ -259,7 +259,7 @@ async def _waits(shop: Shop, task: asyncio.Future[Any]) -> None:
     waiting = (
         "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not await shop.count(waiting):
             assert not task.done()
             await asyncio.sleep(0.005)

@@ -317,13 +317,12 @@ class TestTheKeysOfAnIssuer:
             monkeypatch.setattr(issuers, "FRESH_SECS", 0.0)
             await asyncio.sleep(1.1)
             issuer.answers_after_secs = 3.0
-            began = time.monotonic()
+            asked = len(issuer.asked)
             assert all(await asyncio.gather(*(_let_in(shop, issuer.token()) for _ in range(10))))
-            assert time.monotonic() - began < 3, "ten waited one after the other"
-            began = time.monotonic()
             for _ in range(5):
                 check_problem(await _me(shop, issuer.token({"kid": "nobody's"})), 401, "unauthenticated")
-            assert time.monotonic() - began < 3, "it was asked again at once"
+            # Neither one after the other, nor again at once.
+            assert len(issuer.asked) - asked <= 2
 
     async def test_are_dropped_when_it_withdraws_them(
         self, trusting: Shop, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
@@ -540,7 +539,7 @@ def _running(port: int) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -644,7 +643,7 @@ class TestSignIns:
             async with Issuers([configured], leeway_secs=0) as trusted:
                 await trusted.endpoint(issuer.url, "token_endpoint")
                 codes = [asyncio.create_task(trusted.redeem(issuer.url, {"code": "x"}, None)) for _ in range(150)]
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while len(held) < 20:
                         await asyncio.sleep(0.01)
                 # As when what is known of them has grown too old.

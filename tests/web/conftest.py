@@ -33,7 +33,7 @@ from web.app import create_app
 from web.cookies import Cookies
 
 ORIGIN: Final = "http://service.test"
-_PATIENCE_SECS: Final = 15.0
+_PATIENCE_SECS: Final = 60.0
 _CHROMIUM: Final = (
     "--no-sandbox",
     "--disable-gpu",

@@ -20,7 +20,7 @@ from tests.documented import ROOT
 from web.connections import BoundedConnection
 from web.serving import configured
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 GET: Final = b"GET /%s HTTP/1.1\r\nHost: here\r\n\r\n"
 POST: Final = b"POST /%s HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n"
 MIB: Final = 1 << 20

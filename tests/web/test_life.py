@@ -210,6 +210,6 @@ async def test_pages_over_the_bound_of_a_person_do_not_end_each_other_again_and_
 async def _has_sources(page: Page, *states: str) -> None:
     """Wait until the connections that the page has made are in these states."""
     look = "names => sources.map(each => names[each.readyState])"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await page.evaluate(look, ["CONNECTING", "OPEN", "CLOSED"]) != list(states):
             await asyncio.sleep(0.05)

@@ -17,7 +17,7 @@ from tests.web.conftest import Visitor, visitor
 from web.live import Changes, TooManyLook, Word
 from web.routes import live as live_route
 
-PATIENCE_SECS = 15.0
+PATIENCE_SECS = 60.0
 
 
 class Told:

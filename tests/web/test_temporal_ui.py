@@ -27,7 +27,7 @@ from tests.workflows.test_encryption import OLD, with_keys
 
 SAID: Final = "Because the auditors come on Monday"
 WORKFLOW: Final = "what-somebody-said"
-_PATIENCE_MS: Final = 20_000
+_PATIENCE_MS: Final = 60_000
 
 
 @dataclass

@@ -34,9 +34,9 @@ from tests.record import PROOFS, SECRET, Account, Cast, Record
 from worker import Stores
 from workflows import names
 
-ANSWER_SECS: Final = 15.0
+ANSWER_SECS: Final = 30.0
 """Until an update that was not answered is sent again."""
-PATIENCE_SECS: Final = 40.0
+PATIENCE_SECS: Final = 90.0
 """Far more than anything takes that is waited for; a busy machine is slow."""
 
 T = TypeVar("T")
