@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deliveries.addresses import Refused, place_of
+from domain import scim
 from domain.addresses import ascii_host, mailbox, normal_address, sought_address, with_ascii_host
 
 # What is typed, and the host that it names. For some of them, Python's own codec names another.
@@ -121,3 +122,17 @@ class TestAddresses:
         assert mailbox("jürgen@mailhost") == ("jürgen", "mailhost")
         with pytest.raises(ValueError, match="@-sign"):
             mailbox("erika")
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("erika@xn--strae-oqa.example", None),
+        ("e@xn--strae-oqa.example", "e@straße.example"),
+        ("Erika@Example.COM", "Erika@Example.COM"),
+        ("erika", "erika"),
+    ],
+)
+def test_a_scim_user_name_is_kept_in_the_spelling_that_finds_it(typed: str, kept: str | None) -> None:
+    emails = [{"value": "erika@straße.example", "primary": True}]
+    assert scim.account(scim.User.model_validate({"userName": typed, "emails": emails})).user_name == kept
