@@ -44,7 +44,7 @@ resource "justiam_scheduled_task" "task" {
   description     = "What it does"
   task_type       = "script"
   language        = "go"
-  script          = "package task"
+  script          = "package task; func Run() (string, error) { return ``, nil }"
   schedule_type   = "cron"
   cron            = "0  6 * * 1-5"
   time_zone       = "Europe/Berlin"

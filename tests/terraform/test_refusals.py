@@ -207,7 +207,7 @@ resource "justiam_access_request_template" "template" {{
 }}
 resource "justiam_scheduled_task" "task" {{
   name          = "task ${{terraform_data.later.output}}"
-  script        = "# ${{terraform_data.later.output}}"
+  script        = "def run(): ... # ${{terraform_data.later.output}}"
   schedule_type = terraform_data.later.output == "" ? "once" : "interval"
   interval_seconds = length(terraform_data.later.output) + 60
 }}
