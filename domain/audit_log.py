@@ -93,9 +93,14 @@ class AuditEntry(BaseModel):
     before: dict[str, Any] | None = Field(description="Null where it is new. What nobody may read is `(hidden)`.")
     after: dict[str, Any] | None = Field(description="Null where it was deleted.")
     hash: str = Field(description="SHA-256 in hexadecimal, of this entry and the hash of the one before.")
+    unreadable: bool = Field(
+        default=False,
+        description="The entry was changed in the database so that it cannot be read: `before` and `after` are not "
+        "known, and the rest is what the log is searched by. `justiam audit verify` says where the log does not hold.",
+    )
 
 
-_SAID: Final = AuditEntry.model_fields.keys() - {"hash"}
+_SAID: Final = AuditEntry.model_fields.keys() - {"hash", "unreadable"}
 
 
 @dataclass(frozen=True)

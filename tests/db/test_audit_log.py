@@ -213,6 +213,19 @@ async def test_tampering_is_found(db: Database, database_url: str, how: str) -> 
     assert chain.length == {"without a number": 0}.get(how, 2)
 
 
+@pytest.mark.parametrize("entry", ["nothing", "[]", "{}", '{"id": 3}', "null", "[" * 100_000])
+async def test_an_entry_that_cannot_be_read_is_listed_as_such(db: Database, database_url: str, entry: str) -> None:
+    await _five(db)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("ALTER TABLE audit_log DISABLE TRIGGER USER")
+        connection.execute("UPDATE audit_log SET entry = %s, action = 'lost' WHERE id = 3", [entry])
+    listed = (await audit_log.list_entries(db, Position(), kinds=list(Kind))).items
+    assert [each.id for each in listed] == [5, 4, 3, 2, 1]
+    (unreadable,) = [each for each in listed if each.unreadable]
+    assert (unreadable.id, unreadable.before, unreadable.after) == (3, None, None)
+    assert unreadable.actor == listed[-1].actor
+
+
 @pytest.mark.parametrize("how", BEFORE_ALL)
 async def test_what_is_numbered_as_no_entry_is_found(db: Database, database_url: str, how: str) -> None:
     await _five(db)
