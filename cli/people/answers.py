@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -84,18 +83,13 @@ def is_missing(field: Field, answers: Answers) -> bool:
 
 
 def _split(fields: Sequence[Field], text: str) -> tuple[Field, str]:
-    # As labels are kept, and as the service keeps answers.
-    text = unicodedata.normalize("NFC", text)
-    # The longest name first: a label may hold the sign itself, and begin like another one.
-    names = sorted(
-        [(name, field) for field in fields for name in (field["label"], field["id"])],
-        key=lambda each: len(each[0]),
-        reverse=True,
-    )
-    for name, field in names:
-        head, sign, value = text[: len(name)], text[len(name) : len(name) + 1], text[len(name) + 1 :]
-        if sign == "=" and head.casefold() == name.casefold():
-            return field, value
+    fields_by_name = {
+        naming.folded(name): field for field in reversed(fields) for name in (field["id"], field["label"])
+    }
+    # The last sign that follows a name: a label may hold the sign itself, and begin like another one.
+    for at in (index for index in range(len(text) - 1, 0, -1) if text[index] == "="):
+        if (field := fields_by_name.get(naming.folded(text[:at]))) is not None:
+            return field, text[at + 1 :]
     labels = ", ".join(f"“{field['label']}”" for field in fields)
     if not fields:
         raise ValueError("this template asks no questions of its own")

@@ -30,9 +30,14 @@ class NotOne(Exception):
         """What could be meant; empty where nothing could."""
 
 
+def folded(text: str) -> str:
+    """Return `text` so that it is the same in any case; folding takes some letters apart."""
+    return unicodedata.normalize("NFC", text.strip().casefold())
+
+
 def slug(name: str) -> str:
     """`name` in a form that needs no quotes in a shell: `Database read-only access` is database-read-only-access."""
-    return "-".join(_WORDS.findall(name.casefold()))
+    return "-".join(_WORDS.findall(folded(name)))
 
 
 def choose(wanted: str, among: Sequence[Named]) -> Named:
@@ -44,12 +49,10 @@ def choose(wanted: str, among: Sequence[Named]) -> Named:
     Raises:
         NotOne: nothing matches, or several things do.
     """
-    # As names are kept; some keyboards and file systems take letters apart.
-    wanted = unicodedata.normalize("NFC", wanted)
-    text, as_slug = _folded(wanted), slug(wanted)
+    text, as_slug = folded(wanted), slug(wanted)
     rules: list[Callable[[Named], bool]] = [
         lambda thing: thing.id.casefold() == text,
-        lambda thing: _folded(thing.name) == text,
+        lambda thing: folded(thing.name) == text,
         lambda thing: bool(as_slug) and slug(thing.name) == as_slug,
         lambda thing: _begins(thing, text, as_slug),
     ]
@@ -62,13 +65,8 @@ def choose(wanted: str, among: Sequence[Named]) -> Named:
     raise NotOne([])
 
 
-def _folded(text: str) -> str:
-    """Return `text` so that it is the same in any case; folding takes some letters apart."""
-    return unicodedata.normalize("NFC", text.strip().casefold())
-
-
 def _begins(thing: Named, text: str, as_slug: str) -> bool:
     if not text:
         return False
-    in_name = _folded(thing.name).startswith(text) or (bool(as_slug) and slug(thing.name).startswith(as_slug))
+    in_name = folded(thing.name).startswith(text) or (bool(as_slug) and slug(thing.name).startswith(as_slug))
     return in_name or (len(text) >= _SHORTEST_ID_PART and thing.id.casefold().startswith(text))

@@ -94,3 +94,9 @@ def test_a_slug_needs_no_quotes_and_is_its_own_slug(name: str) -> None:
 @pytest.mark.parametrize("case", [str.lower, str.upper, str.title])
 def test_a_name_is_meant_in_any_case(name: str, case: Callable[[str], str]) -> None:
     assert naming.choose(case(name), [Named("1", name), Named("2", "x" + name)]).id == "1"
+
+
+def test_a_name_is_found_however_its_letters_are_composed() -> None:
+    kept = Named("1" * 36, "Zo\u00eb")
+    assert naming.choose("zoe\u0308", [kept]) == kept
+    assert naming.choose("zo\u00eb", [Named("2" * 36, "Zoe\u0308")]).name == "Zoe\u0308"
