@@ -146,6 +146,24 @@ async def test_somebody_reads_of_what_they_manage(changed: _Changed, permission:
     assert f'href="{PAGE}"' in text
 
 
-async def test_there_is_no_page_for_a_filter_that_is_none(changed: _Changed) -> None:
-    assert (await changed.root.get(f"{PAGE}?kind=weather")).status_code == 404
-    assert (await changed.root.get(f"{PAGE}?since=yesterday")).status_code == 404
+async def test_a_filter_that_cannot_be_read_is_refused(changed: _Changed) -> None:
+    for query in ("kind=weather", "since=yesterday"):
+        answer = await changed.root.get(f"{PAGE}?{query}")
+        assert answer.status_code == 422
+        assert "A filter cannot be read" in shown(answer)
+
+
+async def test_an_entry_that_cannot_be_read_is_shown_as_such(changed: _Changed) -> None:
+    async with changed.house.db.transaction() as connection:
+        rows = await connection.execute("SELECT entry FROM audit_log WHERE id = 2")
+        said = (await rows.fetchone() or {})["entry"]
+        await connection.execute("ALTER TABLE audit_log DISABLE TRIGGER USER")
+        await connection.execute("UPDATE audit_log SET entry = 'lost' WHERE id = 2")
+    try:
+        page = await changed.root.get(PAGE)
+    finally:
+        async with changed.house.db.transaction() as connection:
+            await connection.execute("UPDATE audit_log SET entry = %s WHERE id = 2", [said])
+            await connection.execute("ALTER TABLE audit_log ENABLE TRIGGER USER")
+    assert page.status_code == 200
+    assert page.text.count("This entry was changed in the database and cannot be read.") == 1
