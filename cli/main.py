@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from cli import audit, identity, secret, signing_key, token
 from cli.explaining import (
@@ -24,8 +28,40 @@ if TYPE_CHECKING:
     from db.database import Database
     from db.pruning import Pruned
 
+
+class _Commands(typer.core.TyperGroup):
+    """All commands; what a command is given has to be text before it begins."""
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **named: Any) -> Any:  # noqa: ANN401 - as in click
+        """Run a command."""
+        given = sys.argv[1:] if args is None else list(args)
+        variables = {name: value for name, value in os.environ.items() if name.startswith("JUSTIAM_")}
+        for place, text in (*((f"Argument {n}", each) for n, each in enumerate(given, 1)), *variables.items()):
+            if not _is_text(text):
+                typer.echo(f"{place} is not UTF-8 text. Set the terminal and its locale to UTF-8.", err=True)
+                sys.exit(2)
+        for stream in (sys.stdout, sys.stderr):
+            # What a terminal's encoding cannot show must not keep the rest from being shown.
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+        if hasattr(sys.stdin, "reconfigure"):
+            # Some locales let bytes through that are no text; they would fail later, without a reason that helps.
+            sys.stdin.reconfigure(errors="strict")
+        return super().main(args, *others, **named)
+
+
+def _is_text(value: str) -> bool:
+    """Return whether the system's bytes could be decoded; the rest stands as surrogates in the value."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 app = typer.Typer(
     name="justiam",
+    cls=_Commands,
     help="Time-limited access to applications: people ask, approvers decide, the access ends by itself.\n\n"
     "People sign in with `justiam login` and begin with `justiam request submit`.\n\n"
     "To try it, run `justiam dev`: it needs nothing else. In production, run `justiam migrate` and "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli.people import credentials
-from cli.people.errors import CommandError, Misused
+from cli.people.errors import CommandError, ExitCode, Misused
 
 if TYPE_CHECKING:
     from cli.people.client import Service
@@ -36,12 +36,11 @@ def explained() -> Iterator[None]:
     """Turn what ends a command early into one line and its exit code."""
     from cli.people.rendering import plain
 
-    for stream in (sys.stdout, sys.stderr):
-        # What a terminal's encoding cannot show must not keep the rest from being shown.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
     try:
         yield
+    except UnicodeDecodeError:
+        say("What was typed or read is not UTF-8 text. Set the terminal and its locale to UTF-8.")
+        raise typer.Exit(ExitCode.USAGE) from None
     except CommandError as error:
         say(plain(str(error), lines=False))
         raise typer.Exit(error.exit_code) from None
