@@ -16,7 +16,7 @@ import logs
 import temporal_client
 from activities.scripts import ScriptActivities
 from script_tasks import compiling
-from script_tasks.running import harden_this_process
+from script_tasks.sandbox import harden_this_process, remove_leftovers
 from settings import ScriptWorkerSettings
 from telemetry import serving, tracing
 from workflows import names
@@ -45,6 +45,7 @@ async def main(settings: ScriptWorkerSettings) -> None:
 
 async def _run(settings: ScriptWorkerSettings) -> None:
     harden_this_process()
+    await remove_leftovers()
     client = await temporal_client.connect_in_time(settings)
     # What is set for the machine's other programs (a proxy, say) is nothing that the API's answers should pass through.
     async with (

@@ -1,8 +1,13 @@
-"""Compiling Go scripts: once for each version, without network and without C."""
+"""Compiling Go scripts: once for each version, without network and without C.
+
+Where compiled programs are kept, `standard` is the compiler's cache with Go's library, made from a program of our own
+and never changed by compiling a script; `programs` has the programs of scripts, by a hash of their source.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
@@ -14,22 +19,32 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from domain.tasks import Language, package_clause, source_text
+from script_tasks import sandbox
+from script_tasks.sandbox import Limits
+
+_log = structlog.get_logger(__name__)
 
 _RUNTIME: Final = Path(__file__).with_name("go_runtime")
 _COMPILE_SECS: Final = 120.0
-_COMPILER_MEMORY_BYTES: Final = 2 * 1024**3
-"""For each process of the compiler. Go's own library takes a quarter of it."""
 _COMPILED_BYTES: Final = 64 * 1024**2
 """A program has some 6 MiB, and is kept; a line of source can ask for gigabytes."""
-_LIMITED: Final = """
-import os, resource, sys
-for limit, most in ((resource.RLIMIT_DATA, sys.argv[1]), (resource.RLIMIT_FSIZE, sys.argv[2])):
-    hard = resource.getrlimit(limit)[1]
-    most = int(most) if hard == resource.RLIM_INFINITY else min(int(most), hard)
-    resource.setrlimit(limit, (most, most))
-os.execv(sys.argv[3], sys.argv[3:])
-"""
+_KEPT_BYTES: Final = 512 * 1024**2
+"""When the programs of scripts take more, those that were not used for the longest time are removed."""
+_LIMITS: Final = Limits(
+    cpu_seconds=480,
+    memory_bytes=2 * 1024**3,
+    processes=256,
+    disk_bytes=512 * 1024**2,
+    entries=20_000,
+    file_bytes=_COMPILED_BYTES,
+    open_files=1024,
+    output_bytes=_COMPILED_BYTES,
+    kept_bytes=_COMPILED_BYTES,
+)
+_BUILDER: Final = Path(__file__).with_name("builder.py")
 _OURS: Final = ("config", "idp", "secrets")
 """The packages that scripts import by these bare names."""
 _UNDEFINED: Final = re.compile(rf"undefined: ({'|'.join(_OURS)})\b")
@@ -77,8 +92,11 @@ async def compiled(script: str, cache: Path) -> Path | str:
     script = source_text(script, Language.GO)
     program = _program(script, cache)
     async with _LOCKS.setdefault(program.name, asyncio.Lock()):
-        if program.is_file():
+        with contextlib.suppress(FileNotFoundError):
+            # The time of its last use, for `_prune`.
+            os.utime(program)
             return program
+        await _standard_library(program.parent.parent)
         program.parent.mkdir(parents=True, exist_ok=True)
         said = await _build(script, program)
         forgotten = sorted(set(_UNDEFINED.findall(said or "")))
@@ -90,7 +108,72 @@ async def compiled(script: str, cache: Path) -> Path | str:
 async def warm_up(cache: Path) -> None:
     """Compile what most scripts need of Go's library, so that the first of them does not wait for that."""
     if toolchain() is not None:
-        await compiled(_TYPICAL, cache)
+        await _standard_library(await asyncio.to_thread(cache.absolute))
+
+
+async def _standard_library(cache: Path) -> None:
+    """Fill the compiler's cache with what most scripts need of Go's library, where that was not done before.
+
+    Only this writes to it, from a program of our own: what a script's compilation leaves could be used for another's.
+    Where it fails, compiling a script takes longer.
+
+    Args:
+        cache: an absolute path.
+    """
+    go = toolchain()
+    standard = cache / "standard"
+    marked = standard / "complete"
+    async with _LOCKS.setdefault(str(standard), asyncio.Lock()):
+        if go is None or (marked.is_file() and marked.read_text() == _identity(go)):
+            return
+        standard.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="justiam-build-") as directory:
+            module = Path(directory) / "module"
+            module.mkdir()
+            _write_module(_TYPICAL, module)
+            process = await asyncio.create_subprocess_exec(
+                *(str(go), "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", os.devnull, "."),
+                cwd=module,
+                env={
+                    "PATH": "/nonexistent",
+                    "HOME": directory,
+                    "TMPDIR": directory,
+                    "GOCACHE": str(standard),
+                    "GOPATH": f"{directory}/go",
+                    "GOPROXY": "off",
+                    "GOSUMDB": "off",
+                    "GOFLAGS": "-mod=mod",
+                    "GOTOOLCHAIN": "local",
+                    "GOTELEMETRY": "off",
+                    "GOENV": "off",
+                    "GOWORK": "off",
+                    "CGO_ENABLED": "0",
+                },
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+            said = b"It took too long."
+            try:
+                async with asyncio.timeout(_COMPILE_SECS):
+                    said, _ = await process.communicate()
+            except TimeoutError:
+                pass
+            finally:
+                if process.returncode is None:
+                    os.killpg(process.pid, 9)
+                    await process.wait()
+        if process.returncode == 0:
+            marked.write_text(_identity(go))
+        else:
+            _log.warning("go_library_not_compiled", said=said.decode(errors="replace")[-2000:])
+
+
+def _identity(go: Path) -> str:
+    """Return what changes with another compiler."""
+    found = go.stat()
+    return f"{go} {found.st_size} {found.st_mtime_ns}"
 
 
 def _importing(script: str, packages: list[str]) -> str:
@@ -111,64 +194,61 @@ def _program(script: str, cache: Path) -> Path:
     return cache.absolute() / "programs" / digest.hexdigest()
 
 
+def _write_module(source: str, module: Path) -> None:
+    for path in _RUNTIME.rglob("*.txt"):
+        # Stored as .txt, so that no tool takes them for Go files of this project.
+        target = module / path.relative_to(_RUNTIME).with_suffix("")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    (module / "task").mkdir()
+    (module / "task" / "task.go").write_text(source, errors="replace")
+    for path in (module, *module.rglob("*")):
+        # Whatever the worker's umask, the user of the run reads it.
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
 async def _build(source: str, program: Path) -> str | None:
+    """Compile a script in the sandbox that scripts run in; return what the compiler says where it fails."""
     cache = program.parent.parent
     go = toolchain()
     if go is None:
         return "Go is not installed."
     with tempfile.TemporaryDirectory(prefix="justiam-build-") as directory:
         module = Path(directory)
-        for path in _RUNTIME.rglob("*.txt"):
-            # Stored as .txt, so that no tool takes them for Go files of this project.
-            target = module / path.relative_to(_RUNTIME).with_suffix("")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-        (module / "task").mkdir()
-        (module / "task" / "task.go").write_text(source, errors="replace")
-        made = program.with_name(f"{program.name}.{os.getpid()}.{id(source)}")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-c", _LIMITED, str(_COMPILER_MEMORY_BYTES), str(_COMPILED_BYTES)),
-            str(go),
-            "build",
-            "-trimpath",
-            # Otherwise Go runs git, with the configuration of any repository in a parent directory.
-            "-buildvcs=false",
-            "-ldflags=-s -w",
-            "-o",
-            str(made),
-            ".",
-            cwd=module,
-            env={
-                "PATH": "/usr/bin:/bin",
-                "HOME": str(cache),
-                "GOCACHE": str(cache / "go-build"),
-                "GOPATH": str(cache / "go"),
-                "GOPROXY": "off",
-                "GOSUMDB": "off",
-                "GOFLAGS": "-mod=mod",
-                "GOTOOLCHAIN": "local",
-                "GOTELEMETRY": "off",
-                "GOENV": "off",
-                "GOWORK": "off",
-                "CGO_ENABLED": "0",
-            },
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
+        _write_module(source, module)
+        ended = await sandbox.run(
+            ["-c", _BUILDER.read_text(), str(go), str(module), str(cache / "standard")],
+            python=True,
+            data=b"",
+            limits=_LIMITS,
+            seconds=_COMPILE_SECS,
+            network=False,
+            shown=[go.resolve().parent.parent, module, cache / "standard"],
         )
-        try:
-            async with asyncio.timeout(_COMPILE_SECS):
-                said, _ = await process.communicate()
-        except TimeoutError:
-            return f"The compiler took longer than {_COMPILE_SECS:g} seconds."
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, 9)
-                await process.wait()
-        if process.returncode != 0:
-            made.unlink(missing_ok=True)
-            return said.decode(errors="replace").replace("task/task.go", "task.go")
-        # Whole, or not there at all: two that compile the same at once do not meet.
-        made.replace(program)
+    if ended.timed_out:
+        return f"The compiler took longer than {_COMPILE_SECS:g} seconds."
+    if ended.over is not None:
+        return f"The compiler was killed: it passed the limit on {ended.over}. Make the program smaller."
+    if ended.exit_code != 0:
+        return ended.output.decode(errors="replace").replace("task/task.go", "task.go")
+    # Whole, or not there at all: two that compile the same at once do not meet.
+    made = program.with_name(f"{program.name}.{os.getpid()}.{id(source)}")
+    await asyncio.to_thread(made.write_bytes, ended.output)
+    made.chmod(0o500)
+    made.replace(program)
+    await asyncio.to_thread(_prune, program)
     return None
+
+
+def _prune(newest: Path) -> None:
+    """Remove programs that were not used for the longest time, until the rest is small enough."""
+    used = []
+    for path in newest.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found = path.stat()
+            used.append((found.st_mtime, found.st_size, path))
+    kept = 0
+    for _, size, path in sorted(used, reverse=True):
+        kept += size
+        if kept > _KEPT_BYTES and path != newest:
+            path.unlink(missing_ok=True)

@@ -2,12 +2,16 @@
 
 Sets the limits, becomes a user with no rights, and starts the script; when that ends, or the script worker does, it
 kills everything that the script started, also what left its process group. Run by path, with the standard library only.
+
+Limits of the kernel (`setrlimit`) hold for one process or one file. The supervisor adds up what all processes of the
+run use, and kills the run where that is over a limit; it writes the name of the limit to its standard error.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -22,10 +26,13 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_CHILD_SUBREAPER = 36
-_MEMORY_BYTES = 1024**3
-_FILE_BYTES = 16 * 1024**2
-_OPEN_FILES = 256
-_PROCESSES = 64
+_PR_CAPBSET_DROP = 24
+_CAPABILITIES = 64
+_MEMORY_EVERY_SECS = 0.05
+_DISK_EVERY_SECS = 0.25
+_SHARE = 20
+"""Measuring takes at most one part in so many of the time."""
+_BLOCK_BYTES = 512
 _MOMENT_SECS = 0.005
 _NOT_STARTED = 126
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -60,29 +67,39 @@ def main() -> int:
     # The script alone holds the pipes now: what it may know, it reads, and the worker sees when it closes them.
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    status = _wait_for(script)
-    _end_all()
-    return status
+    os.dup2(null, 1)
+    try:
+        return _supervise(script, orders)
+    finally:
+        _end_all()
 
 
 def _become(orders: dict[str, Any]) -> None:
     """Turn this process into the script."""
-    uid = orders["uid"]
+    uid, most = orders["uid"], orders["limits"]
+    os.dup2(1, 2)
     os.setsid()
     limits = {
-        resource.RLIMIT_CPU: orders["cpu_seconds"],
+        resource.RLIMIT_CPU: most["cpu_seconds"],
         # Private memory that can be written. Address space would be the wrong measure: Go reserves a lot of it.
-        resource.RLIMIT_DATA: _MEMORY_BYTES,
-        resource.RLIMIT_FSIZE: _FILE_BYTES,
-        resource.RLIMIT_NOFILE: _OPEN_FILES,
+        resource.RLIMIT_DATA: most["memory_bytes"],
+        resource.RLIMIT_FSIZE: most["file_bytes"],
+        resource.RLIMIT_NOFILE: most["open_files"],
         resource.RLIMIT_CORE: 0,
         # Counted for each user. Where the script has one of its own, its processes; else, all of the worker's.
-        resource.RLIMIT_NPROC: _PROCESSES if uid is not None else _PROCESSES + _tasks_of(os.getuid()),
+        resource.RLIMIT_NPROC: most["processes"] + (0 if uid is not None else _tasks_of(os.getuid())),
     }
     for limit, value in limits.items():
         _, hard = resource.getrlimit(limit)
-        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (most, most))
+        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (allowed, allowed))
+    with contextlib.suppress(OSError):
+        # Where the machine or the container runs out of memory, the kernel ends scripts before the script worker.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if not orders["mounted"]:
+        # Root has none after the next execve. Other users have none to lose, and bubblewrap drops them itself.
+        for capability in range(_CAPABILITIES):
+            _LIBC.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -95,8 +112,11 @@ def _become(orders: dict[str, Any]) -> None:
     os.umask(0o077)
     os.chdir(orders["home"])
     os.closerange(3, 65_536)
-    for number in (signal.SIGTERM, signal.SIGPIPE, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+    # What the script worker ignores or blocks, a script would inherit.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
     home = orders["home"]
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8", "TZ": "UTC"}
     os.execve(orders["command"][0], orders["command"], environment)
@@ -104,6 +124,8 @@ def _become(orders: dict[str, Any]) -> None:
 
 def _restrict(version: int, read: list[str], write: list[str], devices: list[str], *, network: bool) -> None:
     """Leave this process, and all that it starts, the files that are listed, and no process but its own (Landlock)."""
+    # Of processes, this one alone, whose number stays the same when it becomes the script.
+    read = [*read, f"/proc/{os.getpid()}"]
     # The kernel refuses what it does not know; what is listed by no rule is denied as far as it does.
     handled = {1: _FIRST_RIGHTS, 2: _WITH_REFER}.get(version, _WITH_TRUNCATE)
     tcp = 0 if network or version < _KNOWS_TCP else _BIND_AND_CONNECT
@@ -131,12 +153,162 @@ def _call(number: int, *arguments: object) -> int:
     return answer
 
 
-def _wait_for(script: int) -> int:
+def _supervise(script: int, orders: dict[str, Any]) -> int:
+    """Wait for the script, and return its exit code; return at once where the run is over a limit."""
+    limits, places = orders["limits"], [os.fsencode(place) for place in orders["places"]]
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    disk_at = time.monotonic() + _MEMORY_EVERY_SECS
     while True:
-        pid, status = os.wait()
-        if pid == script:
-            code = os.waitstatus_to_exitcode(status)
-            return 128 - code if code < 0 else code
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                pid, status = ended
+                if pid == script:
+                    code = os.waitstatus_to_exitcode(status)
+                    return 128 - code if code < 0 else code
+        began = time.monotonic()
+        processes = _descendants()
+        passed = _over(processes, limits)
+        if passed is None and began >= disk_at:
+            measure = _mounted if orders["mounted"] else _kept
+            passed = measure(places, processes, limits)
+            disk_at = time.monotonic() + max(_DISK_EVERY_SECS, (time.monotonic() - began) * _SHARE)
+        if passed is not None:
+            os.write(2, passed.encode())
+            return _NOT_STARTED
+        spent = time.monotonic() - began
+        signal.sigtimedwait([signal.SIGCHLD], max(_MEMORY_EVERY_SECS, min(spent * _SHARE, 1.0)))
+
+
+def _over(processes: list[int], limits: dict[str, int]) -> str | None:
+    """Return which limit all processes of a run pass together: `memory_bytes`, `processes`, or None."""
+    threads = memory = 0
+    for pid in processes:
+        with contextlib.suppress(OSError, ValueError):
+            status = Path(f"/proc/{pid}/status").read_bytes()
+            threads += _number(status, b"\nThreads:")
+            memory += 1024 * (_number(status, b"\nVmRSS:") + _number(status, b"\nVmSwap:"))
+    if threads > limits["processes"]:
+        return "processes"
+    # What processes share is counted for each of them until here.
+    if memory > limits["memory_bytes"] and sum(map(_share_of, processes)) > limits["memory_bytes"]:
+        return "memory_bytes"
+    return None
+
+
+def _share_of(pid: int) -> int:
+    """Return the memory of a process in bytes, of which what n processes share is an nth."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_bytes()
+        return 1024 * (_number(rollup, b"\nPss:") + _number(rollup, b"\nSwapPss:"))
+    except PermissionError:
+        # It keeps others from looking into it.
+        with contextlib.suppress(OSError):
+            return 1024 * _number(Path(f"/proc/{pid}/status").read_bytes(), b"\nVmRSS:")
+        return 0
+    except OSError:
+        return 0
+
+
+def _number(text: bytes, name: bytes) -> int:
+    _, found, rest = text.partition(name)
+    return int(rest.split(None, 1)[0]) if found else 0
+
+
+def _mounted(places: list[bytes], processes: list[int], limits: dict[str, int]) -> str | None:
+    """Return `entries` where a run has too many files in file systems of its own, whose size the kernel bounds."""
+    ours = {place: os.stat(place).st_dev for place in places}
+    for pid in processes:
+        for place in places:
+            with contextlib.suppress(OSError):
+                seen = os.path.join(f"/proc/{pid}/root".encode(), place.lstrip(b"/"))
+                # Until bubblewrap has mounted its own, it is what this process sees.
+                if os.stat(seen).st_dev != ours[place]:
+                    system = os.statvfs(seen)
+                    if system.f_files - system.f_ffree > limits["entries"]:
+                        return "entries"
+    return None
+
+
+def _kept(places: list[bytes], processes: list[int], limits: dict[str, int]) -> str | None:
+    """Return which limit the files of a run pass together: `disk_bytes`, `entries`, or None."""
+    seen: dict[tuple[int, int], int] = {}
+    try:
+        for place in places:
+            _deleted(processes, os.stat(place).st_dev, seen)
+            _walked(place, limits["entries"], seen)
+    except OSError as error:
+        # Each level of a tree with branches needs a descriptor.
+        return "entries" if error.errno == errno.EMFILE else "unmeasured"
+    if len(seen) > limits["entries"]:
+        return "entries"
+    return "disk_bytes" if sum(seen.values()) > limits["disk_bytes"] else None
+
+
+def _deleted(processes: list[int], device: int, seen: dict[tuple[int, int], int]) -> None:
+    """Add the sizes of files that have no name any more, and are open."""
+    for pid in processes:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    found = os.stat(f"/proc/{pid}/fd/{name}")
+                    if not found.st_nlink and found.st_dev == device:
+                        seen[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK_BYTES
+
+
+def _walked(place: bytes, most: int, seen: dict[tuple[int, int], int]) -> None:
+    """Add the sizes of files and directories below a place, until they are too many.
+
+    Paths may be too long to be named. A directory is open as long as another in it is to be looked at; of a chain, one.
+    """
+    pending = [(os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY), [os.path.basename(place)])]
+    try:
+        while pending and len(seen) <= most:
+            above, names = pending[-1]
+            name = names.pop()
+            try:
+                here = _opened(name, above)
+            except FileNotFoundError:
+                here = None
+            if not names:
+                pending.pop()
+                os.close(above)
+            if here is not None:
+                below: list[bytes] = []
+                pending.append((here, below))
+                _listed(here, most, seen, below)
+                if not below:
+                    pending.pop()
+                    os.close(here)
+    finally:
+        for above, _ in pending:
+            os.close(above)
+
+
+def _listed(here: int, most: int, seen: dict[tuple[int, int], int], below: list[bytes]) -> None:
+    with os.scandir(here) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                seen[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK_BYTES
+                if stat.S_ISDIR(found.st_mode):
+                    below.append(os.fsencode(entry.name))
+            if len(seen) > most:
+                return
+
+
+def _opened(name: bytes, above: int) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    except PermissionError:
+        # The script took its own permission away, which it can give back.
+        place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            Path(f"/proc/self/fd/{place}").chmod(0o700)
+        finally:
+            os.close(place)
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    except NotADirectoryError as error:
+        raise FileNotFoundError from error
 
 
 def _stop(*_: object) -> None:
@@ -147,8 +319,7 @@ def _stop(*_: object) -> None:
 def _end_all() -> None:
     """Kill every descendant. Orphans become children of this process, wherever they had gone."""
     while True:
-        children = _children()
-        for pid in children:
+        for pid in _descendants():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         try:
@@ -161,8 +332,28 @@ def _end_all() -> None:
             return
 
 
-def _children() -> list[int]:
-    """Everything below this process."""
+def _descendants() -> list[int]:
+    """Return the numbers of all processes below this one."""
+    try:
+        found = _children_of(os.getpid())
+    except FileNotFoundError:
+        return _descendants_of_all()
+    for pid in found:
+        # Grows while it is walked through. What has ended meanwhile has left its children to this process.
+        with contextlib.suppress(OSError):
+            found.extend(_children_of(pid))
+    return found
+
+
+def _children_of(pid: int) -> list[int]:
+    children: list[int] = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        children.extend(map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split()))
+    return children
+
+
+def _descendants_of_all() -> list[int]:
+    """Do the same on kernels that list no children (without CONFIG_PROC_CHILDREN)."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

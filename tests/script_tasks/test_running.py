@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -16,12 +17,14 @@ import psutil
 import pytest
 
 from domain.tasks import Ending, Language, RunResult, infer_language
-from script_tasks import compiling, running
+from script_tasks import compiling, running, sandbox
 from script_tasks.running import OUTPUT_BYTES, Approver, Job, run, unavailable
+from script_tasks.sandbox import Limits
 from tests.deliveries.receiver import Receiver, receiving, response
 from tests.documented import blocks
 
 ROOT = Path(__file__).parents[2]
+MIB = 1024**2
 SPECIFICATION = ROOT.parent / "shared" / "spec" / "temporary-access-requests.txt"
 CONFIG = {
     "trigger_event": "approved",
@@ -69,6 +72,14 @@ async def carried_out(
 
 def sizes(directory: Path) -> list[int]:
     return [path.stat().st_size for path in directory.rglob("*") if path.is_file()]
+
+
+def changed(directory: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
 def there(paths: list[str]) -> list[str]:
@@ -309,14 +320,14 @@ _NEITHER = "neither bubblewrap nor Landlock"
 def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With bubblewrap where it may be used, with what the kernel has where it may not, and as it is without both."""
     how: str = request.param
-    if how == "bubblewrap:" and running._bubblewrap() is None:
+    if how == "bubblewrap:" and sandbox._bubblewrap() is None:
         pytest.skip("bubblewrap is not installed, or this machine forbids what it needs")
-    if how == "Landlock:" and running._landlock() is None:
+    if how == "Landlock:" and sandbox._landlock() is None:
         pytest.skip("this kernel has no Landlock")
     if how != "bubblewrap:":
-        monkeypatch.setattr(running, "_bubblewrap", lambda: None)
+        monkeypatch.setattr(sandbox, "_bubblewrap", lambda: None)
     if how == _NEITHER:
-        monkeypatch.setattr(running, "_landlock", lambda: None)
+        monkeypatch.setattr(sandbox, "_landlock", lambda: None)
     return how
 
 
@@ -349,16 +360,17 @@ def run():
 
     async def test_cannot_read_what_other_processes_were_told(self, cache: Path, isolated: str) -> None:
         told = {**os.environ, "JUSTIAM_SECRET_KEY": "what nobody may know"}
-        another = await asyncio.create_subprocess_exec("sleep", "60", env=told)
+        another = await asyncio.create_subprocess_exec("sleep", "60.0321", env=told)
         try:
             result = await carried_out(
-                """
+                f"""
 import os
 
 def run():
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    assert "VmRSS" in open("/proc/self/status").read()
+    for name in ("environ", "cmdline"):
         try:
-            print(open(f"/proc/{pid}/environ").read())
+            print(open("/proc/{another.pid}/" + name).read())
         except OSError:
             pass
 """,
@@ -371,6 +383,8 @@ def run():
         # The same user reads what it likes, unless something keeps it from that.
         if os.getuid() == 0 or isolated != _NEITHER:
             assert "what nobody may know" not in result.output
+        # Without both, every process reads with which arguments others were started.
+        assert ("60.0321" in result.output) == (isolated == _NEITHER)
 
     async def test_cannot_write_outside(self, cache: Path, tmp_path: Path, isolated: str) -> None:
         mine = tmp_path / "mine"
@@ -427,6 +441,128 @@ def run():
         )
         assert result.ending is Ending.FAILED
 
+    @pytest.mark.parametrize(
+        ("script", "limits", "error"),
+        [
+            pytest.param(
+                """
+import mmap, time
+
+def run():
+    held = [mmap.mmap(-1, 1 << 20) for _ in range(150)]
+    for part in held:
+        part[:] = bytes(1 << 20)
+    time.sleep(60)
+""",
+                {"memory_bytes": 100 * MIB},
+                "more than 100 MiB of memory in all its processes together",
+                id="shared memory",
+            ),
+            pytest.param(
+                """
+import os, time
+
+def run():
+    for _ in range(4):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+            held = os.urandom(40 << 20)
+            time.sleep(60)
+    time.sleep(60)
+""",
+                {"memory_bytes": 100 * MIB},
+                "more than 100 MiB of memory in all its processes together",
+                id="memory of processes that left the group",
+            ),
+            pytest.param(
+                """
+import time
+
+def run():
+    for number in range(30):
+        with open(f"f{number}", "wb") as file:
+            file.write(bytes(1 << 20))
+    time.sleep(60)
+""",
+                {"disk_bytes": 20 * MIB},
+                "",
+                id="files",
+            ),
+            pytest.param(
+                """
+import os, time
+
+def run():
+    held = []
+    for number in range(30):
+        file = open("f", "wb", buffering=0)
+        os.unlink("f")
+        file.write(bytes(1 << 20))
+        held.append(file)
+    time.sleep(60)
+""",
+                {"disk_bytes": 20 * MIB},
+                "",
+                id="deleted files",
+            ),
+            pytest.param(
+                """
+import os, time
+
+def run():
+    for number in range(300):
+        os.mkdir(str(number))
+    time.sleep(60)
+""",
+                {"entries": 200},
+                "more than 200 files and directories",
+                id="directories",
+            ),
+        ],
+    )
+    async def test_is_killed_over_a_limit_of_the_whole_run(
+        self,
+        cache: Path,
+        isolated: str,
+        monkeypatch: pytest.MonkeyPatch,
+        script: str,
+        limits: dict[str, int],
+        error: str,
+    ) -> None:
+        monkeypatch.setattr(running, "_limits", lambda _: Limits(cpu_seconds=20, **limits))
+        result = await carried_out(script, cache, seconds=50)
+        assert result.ending is Ending.FAILED
+        # In a file system of its own, writing fails.
+        full = "No space left on device" if isolated == "bubblewrap:" else "more than 20 MiB of files"
+        assert (error or full) in (result.error or ""), result.error
+
+    async def test_of_any_depth_is_removed_whatever_its_permissions(
+        self, cache: Path, public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(public))
+        kept = tmp_path / "kept"
+        kept.mkdir()
+        (kept / "file").touch()
+        script = f"""
+import os, time
+
+def run():
+    os.symlink({str(kept)!r}, "link")
+    os.makedirs("closed/inner")
+    os.chmod("closed", 0)
+    for _ in range(1500):
+        os.mkdir("deeper")
+        os.chdir("deeper")
+    os.chmod(".", 0)
+    time.sleep(0.5)
+"""
+        result = await carried_out(script, cache)
+        assert (result.ending, result.error) == (Ending.SUCCEEDED, None)
+        assert not names(public)
+        assert (kept / "file").exists()
+
     async def test_what_takes_too_long_is_killed_whatever_it_ignores(self, cache: Path) -> None:
         result = await carried_out(
             """
@@ -471,14 +607,37 @@ def run():
         assert not sleeping("4322")
 
 
+async def test_what_a_dead_script_worker_left_is_removed_and_nothing_else(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(public))
+    goes_on, lock = sandbox._made()
+    left = public / "justiam-run-left"
+    (left / "home" / "closed").mkdir(parents=True)
+    (left / "home" / "closed").chmod(0)
+    (public / "justiam-run-link").symlink_to(goes_on)
+    others = [public / "other"]
+    others[0].mkdir()
+    if os.getuid() == 0:
+        others.append(public / "justiam-run-of-another-user")
+        others[1].mkdir()
+        os.chown(others[1], 65_432, 65_432)
+    await sandbox.remove_leftovers()
+    assert not there([str(left)])
+    assert there([*map(str, others), str(goes_on)]) == [*map(str, others), str(goes_on)]
+    os.close(lock)
+    await sandbox.remove_leftovers()
+    assert not there([str(goes_on)])
+
+
 _ONE_USER = """
 import asyncio, os, subprocess, sys
 from pathlib import Path
 from domain.tasks import Language
-from script_tasks import running
+from script_tasks import running, sandbox
 
-running._bubblewrap = lambda: None
-running.harden_this_process()
+sandbox._bubblewrap = lambda: None
+sandbox.harden_this_process()
 cache, told = Path(sys.argv[1]), {"PATH": os.environ["PATH"], "SECRET": "told another"}
 compiled = cache / "compiled"
 compiled.write_text("of another task")
@@ -513,7 +672,7 @@ print(result.output, result.isolation, sep="---")
 """
 
 
-@pytest.mark.skipif(running._landlock() is None, reason="this kernel has no Landlock")
+@pytest.mark.skipif(sandbox._landlock() is None, reason="this kernel has no Landlock")
 async def test_runs_of_one_user_are_kept_apart_from_it_and_from_each_other(tmp_path: Path) -> None:
     # The interpreter of these tests may be where only root goes. So may then the script, which it does not help.
     reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
@@ -532,19 +691,19 @@ async def test_runs_of_one_user_are_kept_apart_from_it_and_from_each_other(tmp_p
     output, _, isolation = said.decode().partition("---")
     assert "the user of the script worker; Landlock:" in isolation, complaint.decode()
     # Signals are told apart since version 6.
-    assert output.replace("killed\n" if (running._landlock() or 0) < 6 else "", "") == "own\n"
+    assert output.replace("killed\n" if (sandbox._landlock() or 0) < 6 else "", "") == "own\n"
 
 
 async def test_what_bubblewrap_hides_does_not_keep_names_from_being_resolved(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if running._bubblewrap() is None:
+    if sandbox._bubblewrap() is None:
         pytest.skip("bubblewrap is not installed, or this machine forbids what it needs")
     with tempfile.NamedTemporaryFile("w") as resolver:
         resolver.write("nameserver 192.0.2.1")
         resolver.flush()
         open_to_all(Path(resolver.name))
-        monkeypatch.setattr(running, "_RESOLVER", Path(resolver.name))
+        monkeypatch.setattr(sandbox, "_RESOLVER", Path(resolver.name))
         result = await carried_out(f"def run():\n    return open({resolver.name!r}).read()", cache)
     assert result.output == "nameserver 192.0.2.1\n"
 
@@ -552,9 +711,9 @@ async def test_what_bubblewrap_hides_does_not_keep_names_from_being_resolved(
 async def test_without_bubblewrap_no_network_is_no_tcp_where_the_kernel_can(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if (running._landlock() or 0) < 4:
+    if (sandbox._landlock() or 0) < 4:
         pytest.skip("this kernel's Landlock knows no network")
-    monkeypatch.setattr(running, "_bubblewrap", lambda: None)
+    monkeypatch.setattr(sandbox, "_bubblewrap", lambda: None)
     async with receiving() as receiver:
         script = f"import urllib.request\ndef run():\n    urllib.request.urlopen({receiver.url!r})"
         result = await carried_out(script, cache, network=False)
@@ -674,6 +833,26 @@ func Run() (string, error) { return config.Get("request_id"), nil }
         result = await go(script, cache)
         assert (result.ending, result.output) == (Ending.SUCCEEDED, "no repository\n")
         assert not run_by_git.exists()
+
+    async def test_those_unused_for_the_longest_time_make_room(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(compiling, "_KEPT_BYTES", 10)
+        for second, name in enumerate(("oldest", "older", "newest")):
+            (tmp_path / name).write_bytes(bytes(4))
+            os.utime(tmp_path / name, (second, second))
+        compiling._prune(tmp_path / "newest")
+        assert names(tmp_path) == ["newest", "older"]
+
+    @pytest.mark.usefixtures("isolated")
+    async def test_compiling_changes_nothing_that_others_are_compiled_from(self, cache: Path) -> None:
+        standard = cache / "standard"
+        await compiling.warm_up(cache)
+        before = changed(standard)
+        number = secrets.token_hex(8)
+        script = f'package task\nimport _ "container/ring"\nfunc Run() (string, error) {{ return "{number}", nil }}\n'
+        assert (await go(script, cache)).output == f"{number}\n"
+        assert changed(standard) == before
 
     async def test_two_at_once_compile_once(self, cache: Path) -> None:
         script = 'package task\n\nfunc Run() (string, error) { return "once", nil }\n'
