@@ -6,11 +6,13 @@ import asyncio
 import dataclasses
 import logging
 import socket
+from datetime import timedelta
 from functools import cache
 from typing import Final
 
 import structlog
 from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.runtime import (
@@ -32,6 +34,7 @@ _log = structlog.get_logger(__name__)
 
 UNREACHABLE: Final = (RPCError, RuntimeError, TimeoutError)
 """How a call to Temporal fails that had no answer. RuntimeError is what its client raises where it cannot connect."""
+_WRITE_PROBE: Final = "justiam-write-probe"
 _LOOPBACK: Final = "127.0.0.1"
 _RECONNECT_SECS: Final = 2.0
 
@@ -81,6 +84,28 @@ async def is_reachable(client: Client, patience_secs: float) -> bool:
             return await client.service_client.check_health()
     except UNREACHABLE:
         return False
+
+
+async def takes_writes(client: Client, patience_secs: float) -> bool:
+    """Return whether Temporal writes something down within this time.
+
+    Its health, and every read, look fine while its database is locked, full or read-only. No call writes without
+    leaving something: this one leaves a workflow that no worker takes and that ends after a second. So ask only after
+    a write has failed.
+    """
+    try:
+        async with asyncio.timeout(patience_secs):
+            await client.start_workflow(
+                _WRITE_PROBE,
+                id=_WRITE_PROBE,
+                task_queue=_WRITE_PROBE,
+                execution_timeout=timedelta(seconds=1),
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                rpc_timeout=timedelta(seconds=patience_secs),
+            )
+    except UNREACHABLE:
+        return False
+    return True
 
 
 def data_converter(settings: ProgramSettings) -> DataConverter:

@@ -55,6 +55,8 @@ class Orchestrator:
         self._timeout = timedelta(seconds=settings.temporal_rpc_timeout_secs)
         self.proofs = ProofKey(settings.secret_key.get_secret_value())
         self._client: Client | None = None
+        self._unwritten = False
+        """A write got no answer, and none that Temporal took has been seen since."""
 
     async def __aenter__(self) -> Self:
         self._client = await temporal_client.connect(self._settings, lazy=True)
@@ -69,6 +71,7 @@ class Orchestrator:
             async with _at_most(_START):
                 await processes.start(self._connected, head, rpc_timeout=_START)
         except UNREACHABLE as error:
+            self._unwritten = True
             _log.warning("workflow_not_started", request_id=str(head.id), error=_said(error))
 
     async def decide(
@@ -105,6 +108,7 @@ class Orchestrator:
             # The workflow went away under the decision, again and again.
             raise _unavailable() from error
         except (WorkflowUpdateRPCTimeoutOrCancelledError, *UNREACHABLE) as error:
+            self._unwritten = True
             _log.warning("decision_unanswered", request_id=str(head.id), action=action.value, error=_said(error))
             raise _unavailable() from error
 
@@ -155,6 +159,7 @@ class Orchestrator:
                     **head.start_options,
                 )
         except UNREACHABLE as error:
+            self._unwritten = True
             raise _unavailable() from error
 
     async def reconcile(self, request_ids: Iterable[UUID]) -> None:
@@ -203,8 +208,12 @@ class Orchestrator:
             ) from error
 
     async def is_reachable(self, patience_secs: float) -> bool:
-        """Whether Temporal serves, as it says itself within this time."""
-        return await temporal_client.is_reachable(self._connected, patience_secs)
+        """Whether Temporal serves, as it says itself within this time; after a write that failed, whether it writes."""
+        if not await temporal_client.is_reachable(self._connected, patience_secs):
+            return False
+        if self._unwritten:
+            self._unwritten = not await temporal_client.takes_writes(self._connected, patience_secs)
+        return not self._unwritten
 
     @property
     def _connected(self) -> Client:
