@@ -308,9 +308,10 @@ def open_browser(url: str) -> None:
     import sys
 
     def bring() -> None:
-        # In a process of its own: what browsers print is no result, and Ctrl-C here is not meant for them.
+        # In a process of its own: what browsers print is no result, and Ctrl-C here is not meant for them. With -I, no
+        # webbrowser.py of the directory that the command is called in runs.
         subprocess.run(  # noqa: S603 - no shell; the address is that of an issuer, checked to be https
-            [sys.executable, "-m", "webbrowser", url],
+            [sys.executable, "-I", "-m", "webbrowser", url],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

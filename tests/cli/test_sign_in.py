@@ -525,3 +525,21 @@ async def test_the_service_says_where_people_sign_in(desk: Desk, provider: str, 
         {"issuer": provider, "audience": CLIENT, "client_id": CLIENT},
         {"issuer": authority.url, "audience": AUDIENCE, "client_id": CLIENT, "scope": "openid db"},
     ]
+
+
+def test_a_browser_is_opened_by_no_program_of_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, planted, browser = tmp_path / "opened", tmp_path / "planted", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.new && mv {opened}.new {opened}\n')
+    browser.chmod(0o755)
+    (tmp_path / "webbrowser.py").write_text(f"open({str(planted)!r}, 'w')\nopen({str(opened)!r}, 'w')\n")
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    monkeypatch.chdir(tmp_path)
+    oidc.open_browser("https://issuer.example.com/authorize")
+    for _ in range(400):
+        if opened.exists():
+            break
+        time.sleep(0.05)
+    assert not planted.exists()
+    assert opened.read_text() == "https://issuer.example.com/authorize\n"
