@@ -1,5 +1,6 @@
-# Compiles a script in Go, inside the sandbox: `python -I -S -c … GO MODULE CACHE`. Prints the program that it made and ends
-# with 0, or prints what the compiler said and ends with 1.
+# Compiles a script in Go, inside the sandbox: `python -I -S -c … CACHE`, with what to do as JSON on standard input. Prints
+# the program that it made and ends with 0, or prints what the compiler said and ends with 1.
+import json
 import os
 import shutil
 import subprocess
@@ -9,9 +10,15 @@ import time
 
 def main() -> int:
     """Compile the module, and print the program or the errors."""
-    go, module, trusted = sys.argv[1:]
+    trusted = sys.argv[1]
+    asked = json.load(sys.stdin.buffer)
     home = os.getcwd()
-    cache = os.path.join(home, "cache")
+    module, cache, made = (os.path.join(home, name) for name in ("module", "cache", "made"))
+    for name, text in asked["files"].items():
+        path = os.path.join(module, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8", errors="replace", newline="") as file:
+            file.write(text)
     # The compiler wants to write into its cache. It gets one of its own, of links to what is shared and cannot be changed.
     os.mkdir(cache)
     for group in os.listdir(trusted):
@@ -22,28 +29,19 @@ def main() -> int:
     # Nothing here is old enough to be removed.
     with open(os.path.join(cache, "trim.txt"), "w") as trimmed:
         trimmed.write(str(int(time.time())))
-    # Nothing of the environment of the script worker, and no file of settings in a parent of the directory.
-    environment = {
-        "PATH": "/nonexistent",
-        "HOME": home,
-        "TMPDIR": home,
-        "GOCACHE": cache,
-        "GOPATH": os.path.join(home, "go"),
-        "GOMAXPROCS": "4",
-        "GOPROXY": "off",
-        "GOSUMDB": "off",
-        "GOFLAGS": "-mod=mod",
-        "GOTOOLCHAIN": "local",
-        "GOTELEMETRY": "off",
-        "GOENV": "off",
-        "GOWORK": "off",
-        "CGO_ENABLED": "0",
-    }
-    made = os.path.join(home, "made")
-    # Without -buildvcs=false, Go runs git, with the configuration of any repository in a parent directory.
-    command = [go, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", made, "."]
     done = subprocess.run(
-        command, cwd=module, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*asked["command"], "-o", made, "."],
+        cwd=module,
+        env={
+            **asked["environment"],
+            "HOME": home,
+            "TMPDIR": home,
+            "GOCACHE": cache,
+            "GOPATH": os.path.join(home, "go"),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     if done.returncode != 0:
         sys.stdout.buffer.write(done.stdout)

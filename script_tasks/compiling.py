@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -44,6 +45,26 @@ _LIMITS: Final = Limits(
     output_bytes=_COMPILED_BYTES,
     kept_bytes=_COMPILED_BYTES,
 )
+_BUILD: Final = (
+    "build",
+    "-trimpath",
+    # Otherwise Go runs git, with the configuration of any repository in a parent directory.
+    "-buildvcs=false",
+    "-ldflags=-s -w",
+)
+_ENVIRONMENT: Final = {
+    # Nothing of the script worker's own, no settings of a user (GOENV) or a parent directory (GOWORK), and no network.
+    "PATH": "/nonexistent",
+    "GOMAXPROCS": "4",
+    "GOPROXY": "off",
+    "GOSUMDB": "off",
+    "GOFLAGS": "-mod=mod",
+    "GOTOOLCHAIN": "local",
+    "GOTELEMETRY": "off",
+    "GOENV": "off",
+    "GOWORK": "off",
+    "CGO_ENABLED": "0",
+}
 _BUILDER: Final = Path(__file__).with_name("builder.py")
 _OURS: Final = ("config", "idp", "secrets")
 """The packages that scripts import by these bare names."""
@@ -127,27 +148,20 @@ async def _standard_library(cache: Path) -> None:
         if go is None or (marked.is_file() and marked.read_text() == _identity(go)):
             return
         standard.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="justiam-build-") as directory:
+        with tempfile.TemporaryDirectory(prefix="building-", dir=cache) as directory:
             module = Path(directory) / "module"
-            module.mkdir()
-            _write_module(_TYPICAL, module)
+            for name, text in _module(_TYPICAL).items():
+                (module / name).parent.mkdir(parents=True, exist_ok=True)
+                (module / name).write_text(text)
             process = await asyncio.create_subprocess_exec(
-                *(str(go), "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", os.devnull, "."),
+                *(str(go), *_BUILD, "-o", os.devnull, "."),
                 cwd=module,
                 env={
-                    "PATH": "/nonexistent",
+                    **_ENVIRONMENT,
                     "HOME": directory,
                     "TMPDIR": directory,
                     "GOCACHE": str(standard),
                     "GOPATH": f"{directory}/go",
-                    "GOPROXY": "off",
-                    "GOSUMDB": "off",
-                    "GOFLAGS": "-mod=mod",
-                    "GOTOOLCHAIN": "local",
-                    "GOTELEMETRY": "off",
-                    "GOENV": "off",
-                    "GOWORK": "off",
-                    "CGO_ENABLED": "0",
                 },
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -194,17 +208,11 @@ def _program(script: str, cache: Path) -> Path:
     return cache.absolute() / "programs" / digest.hexdigest()
 
 
-def _write_module(source: str, module: Path) -> None:
-    for path in _RUNTIME.rglob("*.txt"):
-        # Stored as .txt, so that no tool takes them for Go files of this project.
-        target = module / path.relative_to(_RUNTIME).with_suffix("")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    (module / "task").mkdir()
-    (module / "task" / "task.go").write_text(source, errors="replace")
-    for path in (module, *module.rglob("*")):
-        # Whatever the worker's umask, the user of the run reads it.
-        path.chmod(0o755 if path.is_dir() else 0o644)
+def _module(source: str) -> dict[str, str]:
+    """Return the files of the program around a script."""
+    # Stored as .txt, so that no tool takes them for Go files of this project.
+    ours = {str(path.relative_to(_RUNTIME).with_suffix("")): path.read_text() for path in _RUNTIME.rglob("*.txt")}
+    return {**ours, "task/task.go": source}
 
 
 async def _build(source: str, program: Path) -> str | None:
@@ -213,18 +221,16 @@ async def _build(source: str, program: Path) -> str | None:
     go = toolchain()
     if go is None:
         return "Go is not installed."
-    with tempfile.TemporaryDirectory(prefix="justiam-build-") as directory:
-        module = Path(directory)
-        _write_module(source, module)
-        ended = await sandbox.run(
-            ["-c", _BUILDER.read_text(), str(go), str(module), str(cache / "standard")],
-            python=True,
-            data=b"",
-            limits=_LIMITS,
-            seconds=_COMPILE_SECS,
-            network=False,
-            shown=[go.resolve().parent.parent, module, cache / "standard"],
-        )
+    asked = {"command": [str(go), *_BUILD], "environment": _ENVIRONMENT, "files": _module(source)}
+    ended = await sandbox.run(
+        ["-c", _BUILDER.read_text(), str(cache / "standard")],
+        python=True,
+        data=json.dumps(asked).encode(),
+        limits=_LIMITS,
+        seconds=_COMPILE_SECS,
+        network=False,
+        shown=[go.resolve().parent.parent, cache / "standard"],
+    )
     if ended.timed_out:
         return f"The compiler took longer than {_COMPILE_SECS:g} seconds."
     if ended.over is not None:

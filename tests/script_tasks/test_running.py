@@ -829,6 +829,8 @@ func Run() (string, error) { return config.Get("request_id"), nil }
             process = await asyncio.create_subprocess_exec("git", *command, cwd=public)
             assert await process.wait() == 0
         monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        monkeypatch.setenv("GOFLAGS", f"-toolexec={program}")
+        monkeypatch.setenv("GIT_DIR", str(public / ".git"))
         script = 'package task\n\nfunc Run() (string, error) { return "no repository", nil }\n'
         result = await go(script, cache)
         assert (result.ending, result.output) == (Ending.SUCCEEDED, "no repository\n")
