@@ -28,6 +28,10 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_CAPBSET_DROP = 24
 _CAPABILITIES = 64
+_PR_SET_SECCOMP, _SECCOMP_FILTER = 22, 2
+_SECCOMP = {"x86_64": (0xC000003E, 9, (29, 319, 447)), "aarch64": (0xC00000B7, 222, (194, 279, 447))}
+"""For each processor: its name to seccomp, the number of mmap, and those of shmget, memfd_create and memfd_secret."""
+_MAP_SHARED_ANONYMOUS = 0x21
 _MEMORY_EVERY_SECS = 0.05
 _DISK_EVERY_SECS = 0.25
 _SHARE = 20
@@ -107,6 +111,7 @@ def _become(orders: dict[str, Any]) -> None:
     _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if orders["landlock"] is not None:
         _restrict(**orders["landlock"])
+    _refuse_hidden_memory()
     # After the change of user, which clears it.
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.umask(0o077)
@@ -144,6 +149,37 @@ def _restrict(version: int, read: list[str], write: list[str], devices: list[str
             _call(_ADD_RULE, ruleset, 1, struct.pack("=Qi", allowed & handled, place), 0)
             os.close(place)
     _call(_RESTRICT_SELF, ruleset, 0)
+
+
+def _refuse_hidden_memory() -> None:
+    """Refuse memory that can stay in use while no process shows it, so that it could not be counted (seccomp).
+
+    That is shared memory without a file, made by mmap, shmget, memfd_create and memfd_secret.
+    """
+    known = _SECCOMP.get(os.uname().machine)
+    if known is None:
+        return
+    architecture, mmap, denied = known
+    load, equal, at_least, both, answer = 0x20, 0x15, 0x35, 0x54, 0x06
+    # (instruction, how many to pass over if true, if false, value). The last two allow, and refuse with EPERM.
+    tests = [
+        (load, 0, 0, 4),
+        (equal, 0, len(denied) + 7, architecture),
+        (load, 0, 0, 0),
+        # The numbers of x32, by which the same could be called.
+        (at_least, len(denied) + 5, 0, 0x40000000),
+        *((equal, len(denied) - place + 4, 0, number) for place, number in enumerate(denied)),
+        (equal, 0, 3, mmap),
+        (load, 0, 0, 40),
+        (both, 0, 0, _MAP_SHARED_ANONYMOUS),
+        (equal, 1, 0, _MAP_SHARED_ANONYMOUS),
+        (answer, 0, 0, 0x7FFF0000),
+        (answer, 0, 0, 0x00050000 | errno.EPERM),
+    ]
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *test) for test in tests))
+    given = struct.pack("@HP", len(tests), ctypes.addressof(program))
+    # A kernel without seccomp has it uncounted.
+    _LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_FILTER, given, 0, 0)
 
 
 def _call(number: int, *arguments: object) -> int:

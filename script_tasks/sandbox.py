@@ -50,7 +50,8 @@ _SYSTEM: Final = (
     *(f"/proc/{name}" for name in ("cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "sys", "uptime", "version")),
 )
 """What a script needs to read, and where nothing of the script worker's own is."""
-_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_DEVICES: Final = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
+"""Not /dev/zero: mapped, it is shared memory that cannot be counted."""
 _RESOLVER: Final = Path("/etc/resolv.conf")
 """Often a link to where nothing is seen."""
 _PR_SET_DUMPABLE: Final = 4
@@ -423,6 +424,7 @@ def _wrapped(
         bubblewrap,
         *("--ro-bind", "/", "/"),
         *("--dev", "/dev"),
+        *("--dev-bind", "/dev/null", "/dev/zero"),
         *("--proc", "/proc"),
         *(part for path in {*hidden, *_WRITABLE} for part in ("--size", str(_WRITABLE_BYTES), "--tmpfs", path)),
         *shown,

@@ -446,20 +446,6 @@ def run():
         [
             pytest.param(
                 """
-import mmap, time
-
-def run():
-    held = [mmap.mmap(-1, 1 << 20) for _ in range(150)]
-    for part in held:
-        part[:] = bytes(1 << 20)
-    time.sleep(60)
-""",
-                {"memory_bytes": 100 * MIB},
-                "more than 100 MiB of memory in all its processes together",
-                id="shared memory",
-            ),
-            pytest.param(
-                """
 import os, time
 
 def run():
@@ -537,6 +523,34 @@ def run():
         # In a file system of its own, writing fails.
         full = "No space left on device" if isolated == "bubblewrap:" else "more than 20 MiB of files"
         assert (error or full) in (result.error or ""), result.error
+
+    async def test_cannot_have_memory_that_no_process_shows(self, cache: Path, isolated: str) -> None:
+        result = await carried_out(
+            """
+import ctypes, mmap, os
+
+def devices():
+    with open("/dev/zero", "rb") as zero:
+        mmap.mmap(zero.fileno(), 4096, access=mmap.ACCESS_READ)
+
+def run():
+    for make in (lambda: mmap.mmap(-1, 4096), lambda: os.memfd_create("x"), devices):
+        try:
+            make()
+            print("made")
+        except (OSError, ValueError) as error:
+            print(type(error).__name__)
+    print(ctypes.CDLL(None).shmget(0, 4096, 0o1600))
+    mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    open("f", "wb").write(bytes(4096))
+    with open("f", "r+b") as file:
+        mmap.mmap(file.fileno(), 4096)
+""",
+            cache,
+        )
+        assert result.ending is Ending.SUCCEEDED, result.output
+        zero = {"bubblewrap:": "OSError", "Landlock:": "PermissionError", _NEITHER: "made"}[isolated]
+        assert result.output == f"PermissionError\nPermissionError\n{zero}\n-1\n"
 
     async def test_of_any_depth_is_removed_whatever_its_permissions(
         self, cache: Path, public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
