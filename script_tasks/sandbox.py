@@ -57,7 +57,8 @@ _RESOLVER: Final = Path("/etc/resolv.conf")
 _PR_SET_DUMPABLE: Final = 4
 _LANDLOCK_CREATE_RULESET: Final = 444
 _LANDLOCK_KNOWS_TCP: Final = 4
-_PREFIX: Final = "justiam-run-"
+_PREFIX: Final = "justiam-task-"
+"""Not that of earlier versions, `justiam-run-`, which did not lock the directories of runs that go on."""
 _REMOVE_SECS: Final = 30.0
 """What is not removed by then is left to the next start of a script worker."""
 _REMOVE: Final = 'chmod -R u+rwx -- "$@" 2>/dev/null; exec rm -rf -- "$@"'

@@ -626,14 +626,14 @@ async def test_what_a_dead_script_worker_left_is_removed_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(public))
     goes_on, lock = sandbox._made()
-    left = public / "justiam-run-left"
+    left = public / "justiam-task-left"
     (left / "home" / "closed").mkdir(parents=True)
     (left / "home" / "closed").chmod(0)
-    (public / "justiam-run-link").symlink_to(goes_on)
+    (public / "justiam-task-link").symlink_to(goes_on)
     others = [public / "other"]
     others[0].mkdir()
     if os.getuid() == 0:
-        others.append(public / "justiam-run-of-another-user")
+        others.append(public / "justiam-task-of-another-user")
         others[1].mkdir()
         os.chown(others[1], 65_432, 65_432)
     await sandbox.remove_leftovers()
