@@ -153,10 +153,13 @@ def run_script_worker() -> None:
 def migrate() -> None:
     """Bring the database to this version's schema. Safe to repeat, and to run from several places at once."""
     settings = checked_settings()
-    from db.migrate import upgrade
+    from db.migrate import ServerTooOld, upgrade
 
-    with unreachable_explained(settings):
-        applied = upgrade(settings.database_url.get_secret_value())
+    try:
+        with unreachable_explained(settings):
+            applied = upgrade(settings.database_url.get_secret_value())
+    except ServerTooOld as error:
+        fail(str(error))
     typer.echo("\n".join(f"Applied {revision}" for revision in applied) or "The schema is up to date.")
 
 

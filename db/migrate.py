@@ -17,6 +17,12 @@ _ADVISORY_LOCK = 7_305_146_182
 """Any constant: two processes that migrate at once take turns."""
 _LOCK_TIMEOUT = "5s"
 """A migration that waits longer for a table lock gives up instead of queueing every reader behind it."""
+_OLDEST_POSTGRESQL = 18
+"""The first with `casefold`, which migration 0013 needs."""
+
+
+class ServerTooOld(Exception):
+    """The server is older than this version of the service supports; nothing was changed."""
 
 
 def upgrade(database_url: str, revision: str = "head") -> list[str]:
@@ -26,9 +32,11 @@ def upgrade(database_url: str, revision: str = "head") -> list[str]:
         The revisions that were applied, oldest first.
 
     Raises:
+        ServerTooOld: PostgreSQL is too old for this version's schema; no migration was applied.
         sqlalchemy.exc.OperationalError: the database cannot be reached, or a lock was not had in time.
     """
     with _configured(database_url) as (config, connection):
+        _refuse_old_server(connection)
         before = _heads(connection)
         command.upgrade(config, revision)
         scripts = ScriptDirectory.from_config(config)
@@ -72,6 +80,15 @@ def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
+
+
+def _refuse_old_server(connection: Connection) -> None:
+    found = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10_000
+    if found < _OLDEST_POSTGRESQL:
+        raise ServerTooOld(
+            f"PostgreSQL {_OLDEST_POSTGRESQL} or newer is needed; the server is PostgreSQL {found}. "
+            "Nothing was changed. Upgrade the server, then run justiam migrate again."
+        )
 
 
 def _heads(connection: Connection) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from cli.dev import furnish
 from cli.main import app
-from db import secrets, tokens
+from db import migrate, secrets, tokens
 from db.database import Database
 from db.secrets import SecretVault
 from domain.secrets import NewSecret
@@ -88,6 +88,16 @@ def test_what_a_command_changes_is_logged_as_the_operators(
     assert _entries(database_url, after=int(there["entries"])) == {
         (kind, f"operator:{getpass.getuser()}") for kind in kinds
     }
+
+
+def test_migrate_says_which_postgresql_is_needed(
+    justiam: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_OLDEST_POSTGRESQL", 99)
+    done = justiam("migrate")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("PostgreSQL 99 or newer is needed; the server is PostgreSQL 18. Nothing was changed.")
+    assert "Temporal" not in done.stderr
 
 
 async def _furnished(database_url: str) -> dict[str, str]:
