@@ -56,7 +56,7 @@ class Orchestrator:
         self.proofs = ProofKey(settings.secret_key.get_secret_value())
         self._client: Client | None = None
         self._unwritten = False
-        """A write got no answer, and none that Temporal took has been seen since."""
+        """True after a write got no answer, until `is_reachable` sees Temporal write again."""
 
     async def __aenter__(self) -> Self:
         self._client = await temporal_client.connect(self._settings, lazy=True)
@@ -105,7 +105,7 @@ class Orchestrator:
             async with _at_most(patience):
                 return await self._update(head, action, decision, decision_id, patience)
         except WorkflowUpdateFailedError as error:
-            # The workflow went away under the decision, again and again.
+            # In each attempt, the workflow ended before it answered.
             raise _unavailable() from error
         except (WorkflowUpdateRPCTimeoutOrCancelledError, *UNREACHABLE) as error:
             self._unwritten = True

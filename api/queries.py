@@ -14,9 +14,9 @@ from fastapi.routing import APIRoute
 from domain.errors import Invalid
 
 _MOST_FOUND: Final = 50
-"""As many as an answer names."""
+"""An answer names at most this many errors."""
 _LONGEST_NAME: Final = 100
-"""Characters of an unknown name that a similar one is looked for."""
+"""For an unknown name with more characters, no similar name is looked for."""
 _DECLARED: Final[dict[Callable[..., Any], tuple[str, ...]]] = {}
 """What `_declared` returns, by the functions of the routes: found once for each of them."""
 

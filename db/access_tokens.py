@@ -20,7 +20,7 @@ _FORGOTTEN_AT_ONCE: Final = 20_000
 
 _ISSUE: Final = f"""
     WITH app AS (SELECT id FROM applications WHERE client_id = %(client_id)s),
-    -- Locked, as `people.still_counts` says. That also has the row as it is after a deactivation that was waited for.
+    -- Locked, as `people.still_counts` requires. After waiting for a deactivation, the lock reads the changed row.
     holder AS (SELECT u.id FROM users u WHERE u.id = %(user_id)s AND {still_counts("now()")} FOR SHARE OF u),
     held AS (
         {HELD} AND a.app_id = (SELECT id FROM app)

@@ -357,7 +357,7 @@ async def _locked_mapping(session: AsyncSession, mapping_id: UUID, expected: Exp
     if mapping is None:
         raise _no_mapping()
     if expected != ANY_VERSION:
-        # Only now, since the groups that it is attached to are no part of the row that was waited for.
+        # Read after the lock is held: the attached groups are in another table, and may have changed meanwhile.
         expected.check((await _read_mapping(session, mapping_id)).version)
     return mapping
 

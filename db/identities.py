@@ -213,7 +213,7 @@ class _Group:
     name: str
     permissions: frozenset[str]
     named: frozenset[str]
-    """Those of the names that the issuer says which are this group's."""
+    """The names in the token that name this group; empty where none does."""
 
 
 async def _known(connection: Connection, identity: Identity) -> _Known | None:

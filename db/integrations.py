@@ -45,7 +45,7 @@ _REFERENCES: Final[tuple[tuple[str, type[SQLModel], str], ...]] = (
 class IntegrationView(IntegrationFields, Versioned):
     """A binding from lifecycle events to somebody who is told of them, without its secrets."""
 
-    # The time stands for the secrets, which no answer shows.
+    # `updated_at` changes with the secrets, which no answer shows.
     VERSIONED = frozenset({*IntegrationFields.model_fields, "updated_at"})
 
     enabled: bool = Field(description="False: nothing is made for it, and what waits to be sent is dropped.")

@@ -101,7 +101,7 @@ def _bound_to(header: bytes, purpose_id: str) -> bytes:
 class SecretView(Versioned):
     """A secret without its value. Times are UTC."""
 
-    # The time stands for the value, which no answer shows.
+    # `updated_at` changes with the value, which no answer shows.
     VERSIONED = frozenset({"name", "description", "updated_at"})
 
     name: str = Field(description="What scripts read it by.")

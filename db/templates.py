@@ -117,7 +117,8 @@ async def replace(
         if template is None:
             raise _not_found()
         if expected != ANY_VERSION:
-            # Not otherwise: what the rules of its time let in can be replaced by those of today.
+            # Only where a version is expected: a stored template that today's rules refuse has no view and no version,
+            # and still has to be replaceable.
             expected.check(_view(template, app_name).version)
         template.sqlmodel_update({**_columns(values), "updated_at": func.now()})
         await session.flush()
@@ -140,7 +141,8 @@ async def delete(db: Database, template_id: UUID, expected: Expected = ANY_VERSI
         if template is None:
             raise _not_found()
         if expected != ANY_VERSION:
-            # Not otherwise: what the rules of its time let in can be deleted by those of today.
+            # Only where a version is expected: a stored template that today's rules refuse has no view and no version,
+            # and still has to be deletable.
             expected.check(_view(template, "").version)
         open_requests = select(func.count()).where(AccessRequest.template_id == template_id, still_open())
         count = (await session.exec(open_requests)).one()

@@ -127,7 +127,7 @@ async def create_token(db: Database, user: UUID | str, name: str, lifetime: time
         expires_at=None if lifetime is None else datetime.now(UTC) + lifetime,
     )
     async with db.session() as session:
-        # Locked, as `people.still_counts` says.
+        # Locked, as `people.still_counts` requires.
         locked = select(User).where(User.id == holder.id).with_for_update(read=True)
         account = (await session.exec(locked)).one()
         if not account.active:

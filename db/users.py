@@ -248,7 +248,7 @@ async def revise(
                 # Whoever is back has not left.
                 user.left_at = None
             user.sqlmodel_update({**values.model_dump(), **revision.columns})
-            # A version before wrote down that the account is deactivated, and not since when.
+            # Earlier versions of the service did not store when they deactivated an account.
             if ended or (begins and user.deactivated_at is None):
                 user.deactivated_at = await _now(session)
             await session.flush()

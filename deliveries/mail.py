@@ -36,7 +36,7 @@ from domain.text import made_storable
 _LONGEST_SUBJECT: Final = 200
 _LONGEST_REPLY: Final = 1000
 _LONGEST_LINE: Final = 76
-"""Of a header that has encoded words (RFC 2047, section 2)."""
+"""Characters of a line of a header that has encoded words (RFC 2047, section 2)."""
 _TRANSIENT: Final = range(400, 500)
 _BODY: Final = SMTP.clone(cte_type="7bit")
 """Every server takes it, and none of them changes it on the way."""

@@ -90,13 +90,13 @@ async def post(
 
 @dataclass
 class _Answer:
-    """What has come of an answer so far, also where the rest of it never comes."""
+    """Hold the part of an answer that has arrived, also where the rest never does."""
 
     status: int | None = None
     head: bytes = b""
     """The beginning of its body."""
     retry_after_secs: int | None = None
-    """After how long the receiver wants to be asked again."""
+    """How many seconds the receiver asks to wait before the next attempt."""
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):

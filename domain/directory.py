@@ -143,7 +143,7 @@ def _skeleton(name: str) -> str:
     """Return what a reader sees of `name`, as far as the prefix is concerned (UTS #39, section 4)."""
     # A mark below a blank looks like an underscore.
     text = unicodedata.normalize("NFKD", _LOW_LINE.sub("_", unicodedata.normalize("NFKC", name)))
-    # Before the case is folded as well: the capitals of some letters look like one of the prefix, the small ones not.
+    # Mapped before and after casefold: of some letters, only the capital looks like a letter of the prefix.
     text = text.translate(_ALIKE).casefold().translate(_ALIKE)
     return "".join(char for char in text if unicodedata.category(char) not in _UNSEEN and not UNSEEN.match(char))
 

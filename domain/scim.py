@@ -33,7 +33,7 @@ from scim2_models.path import AttrPath, CompareOperator, Comparison, ValuePath
 from domain.addresses import Email as Address
 from domain.addresses import sought_address
 from domain.errors import Invalid
-from domain.text import SEEN_WHOLE, STORABLE, UNTURNED, VISIBLE, Name
+from domain.text import LONGEST_NAME, SEEN_WHOLE, STORABLE, UNTURNED, VISIBLE, Name
 from domain.versions import version_of
 
 _ADDRESS: Final[TypeAdapter[str]] = TypeAdapter(Address)
@@ -47,7 +47,6 @@ _IDENTIFIER: Final[TypeAdapter[str]] = TypeAdapter(
         VISIBLE,
     ]
 )
-_LONGEST_NAME: Final = 200
 # Checked here also where the edge did: the filter of a path can spell with escapes what a text must not have.
 _PART: Final[TypeAdapter[str]] = TypeAdapter(Annotated[str, StringConstraints(max_length=200), STORABLE, UNTURNED])
 
@@ -418,7 +417,7 @@ def _name_of(parts: Mapping[str, str], otherwise: str) -> str:
     try:
         return _NAME.validate_python(joined)
     except ValidationError:
-        return otherwise[:_LONGEST_NAME]
+        return otherwise[:LONGEST_NAME]
 
 
 def _checked(adapter: TypeAdapter[str], attribute: str, value: object) -> str:

@@ -31,7 +31,7 @@ SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,99}$")
 
 _BYTE_ORDER_MARK: Final = "\ufeff"
 _PACKAGE_CLAUSE: Final = re.compile(
-    # Possessive, so that a script of nothing but comments takes no longer than its length.
+    # Possessive quantifiers: without them, the time grows exponentially with the number of comments.
     rf"{_BYTE_ORDER_MARK}?+(?:#![^\n]*+)?+(?:\s|//[^\n]*+|/\*.*?\*/)*+package(?:\s|//[^\n]*+|/\*.*?\*/)++(?P<name>\w++)",
     re.DOTALL,
 )

@@ -8,7 +8,8 @@ The rules, for every text alike (docs/api.md, Text):
   several lines.
 * A single line also has no character that is invisible or blank: default-ignorable code points and the blank pattern
   of Braille. ZWJ and ZWNJ are accepted where they change what is seen: in scripts that join (RFC 5892, ContextJ) and
-  between emoji. Variation selectors of emoji are dropped; every run of white space becomes one space.
+  between emoji.
+* In names, every run of white space becomes one space, and the variation selectors of emoji are dropped.
 * What is required has at least one character that can be seen.
 
 What is read from the database is not checked again (`STORED`): it may be older than a rule. `made_harmless` is for
@@ -164,7 +165,7 @@ def named(value: str) -> str:
         value = _EMOJI_STYLE.sub("", value)
     value = seen_whole(" ".join(value.split()))
     if len(value) > LONGEST_NAME:
-        # A few characters are composed of more than one.
+        # Checked again: NFC replaces a few characters by several.
         raise ValueError(f"must have at most {LONGEST_NAME} characters")
     return visible(value)
 
@@ -179,7 +180,7 @@ def _joins(value: str, at: int) -> bool:
     try:
         return idna.valid_contextj(value, at)
     except ValueError:
-        # Next to a character that has no name.
+        # `idna` refuses to judge a joiner beside a character without a name.
         return False
 
 

@@ -14,7 +14,7 @@ from domain.errors import ChangedMeanwhile, Invalid
 _ELEMENT: Final = re.compile(r'[ \t]*(?:((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*)?(?:,|$)')
 """An element of a list of entity tags, up to the comma after it. Elements may be empty (RFC 9110, section 5.6.1)."""
 _DIGITS: Final = 32
-"""Of the hash: 128 bits, so that no two versions that anybody makes share one."""
+"""Hexadecimal digits that are kept of the hash: 128 bits, enough that two versions never have the same tag."""
 
 
 def version_of(values: Mapping[str, Any]) -> str:
@@ -75,7 +75,7 @@ class Expected:
 
 
 ANY_VERSION: Final = Expected()
-"""Of a caller that replaces what it has not read."""
+"""For a caller that sends no version: any version may be replaced."""
 
 
 def _malformed() -> Invalid:

@@ -26,7 +26,7 @@ def main() -> int:
             os.mkdir(os.path.join(cache, group))
             for name in os.listdir(os.path.join(trusted, group)):
                 os.symlink(os.path.join(trusted, group, name), os.path.join(cache, group, name))
-    # Nothing here is old enough to be removed.
+    # Tells Go that the cache was trimmed just now, so that it does not try to remove the links.
     with open(os.path.join(cache, "trim.txt"), "w") as trimmed:
         trimmed.write(str(int(time.time())))
     done = subprocess.run(

@@ -237,7 +237,7 @@ async def _build(source: str, program: Path) -> str | None:
         return f"The compiler was killed: it passed the limit on {ended.over}. Make the program smaller."
     if ended.exit_code != 0:
         return ended.output.decode(errors="replace").replace("task/task.go", "task.go")
-    # Whole, or not there at all: two that compile the same at once do not meet.
+    # Written under a name of its own and then renamed: two compilations of one script cannot mix their output.
     made = program.with_name(f"{program.name}.{os.getpid()}.{id(source)}")
     await asyncio.to_thread(made.write_bytes, ended.output)
     made.chmod(0o500)

@@ -35,7 +35,7 @@ _MAP_SHARED_ANONYMOUS = 0x21
 _MEMORY_EVERY_SECS = 0.05
 _DISK_EVERY_SECS = 0.25
 _SHARE = 20
-"""Measuring takes at most one part in so many of the time."""
+"""Measuring takes at most 1/20 of the time."""
 _BLOCK_BYTES = 512
 _MOMENT_SECS = 0.005
 _NOT_STARTED = 126
@@ -237,7 +237,7 @@ def _share_of(pid: int) -> int:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_bytes()
         return 1024 * (_number(rollup, b"\nPss:") + _number(rollup, b"\nSwapPss:"))
     except PermissionError:
-        # It keeps others from looking into it.
+        # It is not dumpable: of its memory, only the status can be read.
         with contextlib.suppress(OSError):
             return 1024 * _number(Path(f"/proc/{pid}/status").read_bytes(), b"\nVmRSS:")
         return 0
@@ -257,7 +257,7 @@ def _mounted(places: list[bytes], processes: list[int], limits: dict[str, int]) 
         for place in places:
             with contextlib.suppress(OSError):
                 seen = os.path.join(f"/proc/{pid}/root".encode(), place.lstrip(b"/"))
-                # Until bubblewrap has mounted its own, it is what this process sees.
+                # Before bubblewrap has mounted the run's own file system, this is still the one of the supervisor.
                 if os.stat(seen).st_dev != ours[place]:
                     system = os.statvfs(seen)
                     if system.f_files - system.f_ffree > limits["entries"]:
@@ -273,7 +273,7 @@ def _kept(places: list[bytes], processes: list[int], limits: dict[str, int]) -> 
             _deleted(processes, os.stat(place).st_dev, seen)
             _walked(place, limits["entries"], seen)
     except OSError as error:
-        # Each level of a tree with branches needs a descriptor.
+        # The tree is too deep: each level that has several directories needs a descriptor.
         return "entries" if error.errno == errno.EMFILE else "unmeasured"
     if len(seen) > limits["entries"]:
         return "entries"
@@ -375,7 +375,7 @@ def _descendants() -> list[int]:
     except FileNotFoundError:
         return _descendants_of_all()
     for pid in found:
-        # Grows while it is walked through. What has ended meanwhile has left its children to this process.
+        # The list grows while it is iterated. The children of a process that has ended became children of this one.
         with contextlib.suppress(OSError):
             found.extend(_children_of(pid))
     return found

@@ -119,7 +119,7 @@ def _values(secret: str) -> Iterator[str]:
     """Yield a secret, and what scripts make of it by stripping it and taking it apart into lines."""
     stripped = secret.strip()
     if len(stripped) < SHORTEST_MASKED_CHARS:
-        # Of blanks there is nothing to give away, and a mask for them would be everywhere.
+        # White space is no secret, and masking it would mask most of every output.
         return
     yield secret
     yield stripped
@@ -154,7 +154,7 @@ def _json(value: str) -> Iterator[str]:
 
 
 def _python_and_go(value: str) -> Iterator[str]:
-    # Without quotes repr() escapes none; which it escapes depends on what else stands in the literal.
+    # Quotes are handled below: whether repr() escapes one depends on the other quotes in the same literal.
     bare = "".join(char if char in "'\"" else repr(char)[1:-1] for char in value)
     in_ascii = "".join(char if char in "'\"" else ascii(char)[1:-1] for char in value)
     in_bytes = "".join(chr(byte) if byte in b"'\"" else repr(bytes([byte]))[2:-1] for byte in value.encode())

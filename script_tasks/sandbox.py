@@ -53,7 +53,7 @@ _SYSTEM: Final = (
 _DEVICES: Final = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
 """Not /dev/zero: mapped, it is shared memory that cannot be counted."""
 _RESOLVER: Final = Path("/etc/resolv.conf")
-"""Often a link to where nothing is seen."""
+"""Often a link into a directory that scripts do not see."""
 _PR_SET_DUMPABLE: Final = 4
 _LANDLOCK_CREATE_RULESET: Final = 444
 _LANDLOCK_KNOWS_TCP: Final = 4
@@ -62,9 +62,9 @@ _PREFIX: Final = "justiam-task-"
 _REMOVE_SECS: Final = 30.0
 """What is not removed by then is left to the next start of a script worker."""
 _REMOVE: Final = 'chmod -R u+rwx -- "$@" 2>/dev/null; exec rm -rf -- "$@"'
-"""Both follow no links, and walk directories whose paths are too long to be named."""
+"""`chmod -R` and `rm -rf` follow no links, and remove directories whose paths are too long to be named."""
 _TAKEN: Final[set[int]] = set()
-"""The users of the runs that go on."""
+"""The user ids of the runs in progress."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ async def _directory(shown: Sequence[Path]) -> AsyncIterator[tuple[Path, int | N
     """Make the directory of a run, with `home` in it that the run may write, and choose the run's user."""
     directory, lock = _made()
     uid = None
-    # A user of its own cannot read what is open to root alone. Root without capabilities can, and no more.
+    # With a user of its own, a run cannot read what only root may. Such a run stays root, without capabilities.
     if os.getuid() == 0 and all(map(_open_to_all, shown)):
         free = [number for number in range(_FIRST_UID, _FIRST_UID + _UIDS) if number not in _TAKEN]
         uid = secrets.choice(free)
@@ -186,7 +186,7 @@ def _made() -> tuple[Path, int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if directory.stat().st_ino == os.fstat(lock).st_ino:
                 return directory, lock
-        # Another script worker has taken it for what was left.
+        # Another script worker took it for a leftover and removes it. Make another one.
         os.close(lock)
 
 
@@ -255,7 +255,7 @@ async def _supervised(
     network: bool,
 ) -> Ended:
     bubblewrap = _bubblewrap()
-    # What Landlock restricts may mount nothing, so that it has to be one or the other.
+    # bubblewrap mounts file systems, which Landlock forbids: a run has one of the two.
     landlock = _landlock() if bubblewrap is None else None
     if bubblewrap is not None:
         command = [*_wrapped(bubblewrap, directory, home, needed, limits, network=network), *command]
@@ -313,7 +313,7 @@ async def _supervised(
 
 
 class _Conversation:
-    """What is told to a program, and what it prints."""
+    """Hold what a program is sent and what it prints."""
 
     def __init__(self, process: asyncio.subprocess.Process, limits: Limits) -> None:
         self._process = process
@@ -323,13 +323,13 @@ class _Conversation:
         self.complaint = ""
         """What the supervisor says: which limit was passed."""
         self.over = asyncio.Event()
-        """It has said everything, or too much."""
+        """Set once all output is read, or more than is allowed."""
 
     async def hold(self, data: bytes) -> None:
         """Hand over what the program may know, and read what it prints until it ends."""
         if self._process.stdin is None or self._process.stdout is None or self._process.stderr is None:
             raise ValueError("a program is started with pipes")
-        # It may end without listening.
+        # The program may end without reading its input.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._process.stdin.write(data)
             await self._process.stdin.drain()

@@ -454,7 +454,7 @@ class Load:
                 await self._pause(gone.late_until - time.time())
                 back = await self._activate(person, active=True)
             if gone.late_until <= back.received:
-                # Until then they come with a token of before, which is refused.
+                # Until it is renewed, their token is from before the deactivation, and refused.
                 await renew(self.database_url, person)
                 ended_by = time.time()
                 self._certain_from[person.id] = back.late_until

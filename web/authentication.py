@@ -57,7 +57,7 @@ async def refuse_foreign_forms(request: Request) -> None:
     known = settings.token_issuer if settings.dev_sign_in else settings.public_url
     # From the scope: `request.url` cannot be parsed where the Host header is garbled.
     own = _origin(known or f"{request.scope['scheme']}://{request.headers.get('host', '')}")
-    # An origin that cannot be parsed equals none, not even another that cannot.
+    # Where the service's own origin cannot be parsed either, the form is refused as well.
     if own is None or _origin(request.headers.get("origin", "")) != own:
         raise Forbidden("This form was sent from another site. Open the page here and send it again.")
 

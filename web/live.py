@@ -178,7 +178,7 @@ class Changes:
                 return
             _, asked = found
             told = [looker for looker in self._lookers if deciding.may_read(Standing.of(looker.person, asked))]
-            # Who may read it by what was read of them before: they may have been signed out or deactivated since, or
+            # `told` was chosen by the people as last read. Since then, one may have been signed out or deactivated, or
             # have left a group.
             await _read_again(connection, told)
         for looker in told:

@@ -47,7 +47,7 @@ Errors = dict[str, str]
 
 _NOTHING: Final[Errors] = {}
 _SHOWN_TIMES: Final = 5
-"""Of the next times of a task."""
+"""How many of the next times of a task its page shows."""
 _TASK_LABELS: Final = {
     "name": "Name",
     "description": "Description",
@@ -338,12 +338,12 @@ async def change_integration(
             )
         except ChangedMeanwhile:
             view = await integrations.get(db, integration_id)
-            # Left out, mails go to all.
+            # Without roles, mails go to all roles.
             to_all = values.target is Target.EMAIL and values.roles is None
             typed = values.model_dump(mode="json") | ({"roles": [role.value for role in Role]} if to_all else {})
             stored = view.model_dump(mode="json")
             found = await conflict(db, Kind.INTEGRATIONS, integration_id, typed, stored, _INTEGRATION_LABELS)
-            # Whether the same URL of Slack is stored is nobody's to see.
+            # A URL of Slack that was typed counts as different: the stored one is shown to nobody.
             if found.differences or values.slack_url is not None:
                 return await _integration_form(visit, db, view, sent=sent, changed=found)
     except AccessError as error:
