@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, Final
 
 _LONGEST_NAME: Final = 100
@@ -31,6 +32,7 @@ def parsed(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise RepeatedName(next(name for name in names if names.count(name) > 1))
+        # Counted in one pass: a body can have tens of thousands of names, and all callers wait meanwhile.
+        counts = Counter(name for name, _ in pairs)
+        raise RepeatedName(next(name for name, count in counts.items() if count > 1))
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -258,8 +259,8 @@ def parsed(text: str) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
+    counts = Counter(name for name, _ in pairs)
+    if repeated := next((name for name, count in counts.items() if count > 1), None):
         raise ValueError(f"the name {json.dumps(repeated)} stands more than once in one object")
     return dict(pairs)
 
