@@ -236,13 +236,20 @@ async def create_mapping(db: Database, values: MappingValues) -> MappingView:
 
 
 async def replace_mapping(
-    db: Database, mapping_id: UUID, values: MappingValues, expected: Expected = ANY_VERSION
+    db: Database,
+    mapping_id: UUID,
+    values: MappingValues,
+    expected: Expected = ANY_VERSION,
+    *,
+    by: Person | None = None,
 ) -> MappingView:
     """Set every value of a mapping. The groups that it is attached to stay, and are a part of its version.
 
     Raises:
         NotFound: there is none with this id.
         ChangedMeanwhile: it is not in an expected version.
+        Forbidden: its claim or value would change for a group with permissions that `by` does not hold; None: the
+            operator acts.
         InUse: another mapping of the application has the name, or an open request uses this one and its claim, value
             or application would change.
         Invalid: the application would change.
@@ -252,6 +259,7 @@ async def replace_mapping(
             mapping = await _locked_mapping(session, mapping_id, expected)
             granted = (values.claim, values.value, values.app_id)
             if granted != (mapping.claim, mapping.value, mapping.app_id):
+                await _refuse_attached(session, mapping_id, by)
                 await _refuse_used(session, requests=col(AccessRequest.mapping_ids).contains([mapping_id]))
             if values.app_id != mapping.app_id:
                 raise Invalid(("app_id", "cannot be changed; make another mapping"))
@@ -260,16 +268,20 @@ async def replace_mapping(
             return await _read_mapping(session, mapping_id)
 
 
-async def delete_mapping(db: Database, mapping_id: UUID, expected: Expected = ANY_VERSION) -> None:
+async def delete_mapping(
+    db: Database, mapping_id: UUID, expected: Expected = ANY_VERSION, *, by: Person | None = None
+) -> None:
     """Delete a mapping; nobody has its claim from then on.
 
     Raises:
         NotFound: there is none with this id.
         ChangedMeanwhile: it is not in an expected version.
+        Forbidden: it is attached to a group with permissions that `by` does not hold; None: the operator acts.
         InUse: an open request or a template names it.
     """
     async with db.session() as session:
         mapping = await _locked_mapping(session, mapping_id, expected)
+        await _refuse_attached(session, mapping_id, by)
         await _refuse_used(
             session,
             requests=col(AccessRequest.mapping_ids).contains([mapping_id]),
@@ -316,6 +328,19 @@ async def detach(db: Database, mapping_id: UUID, group_id: UUID, *, by: Person |
 def _refuse_powerful(group: Group, by: Person | None) -> None:
     if by is not None:
         refuse_giving(by.permissions, set(group.permissions), "The group")
+
+
+async def _refuse_attached(session: AsyncSession, mapping_id: UUID, by: Person | None) -> None:
+    """Refuse to change what members of groups have by a mapping that is locked, as `attach` and `detach` do."""
+    attached = (
+        select(Group)
+        .join(AppMappingGroup, col(AppMappingGroup.group_id) == col(Group.id))
+        .where(AppMappingGroup.mapping_id == mapping_id, ~col(Group.system), col(Group.permissions) != [])
+        .order_by(col(Group.name))
+    )
+    if by is not None:
+        for group in await session.exec(attached):
+            refuse_giving(by.permissions, set(group.permissions), f"The group “{group.name}”, which it is attached to,")
 
 
 async def _refuse_used(

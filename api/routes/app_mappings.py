@@ -59,18 +59,18 @@ async def create_app_mapping(
 )
 async def update_app_mapping(
     database: Db,
-    _: DirectoryManager,
+    caller: DirectoryManager,
     mapping_id: MappingId,
     values: MappingValues,
     expected: IfMatch,
     response: Response,
 ) -> MappingView:
-    """Needs `directory.manage`.
+    """Needs `directory.manage`, and for a change of claim or value every permission of the groups that have it.
 
     Replaces all values; `app_id` cannot be changed. While an open request uses the mapping, nor can its claim and
     value. The groups that it is attached to stay; `If-Match` looks at them as well.
     """
-    return tagged(response, await applications.replace_mapping(database, mapping_id, values, expected))
+    return tagged(response, await applications.replace_mapping(database, mapping_id, values, expected, by=caller))
 
 
 @router.delete(
@@ -79,9 +79,12 @@ async def update_app_mapping(
     status_code=204,
     responses=refusals("forbidden", "not_found", "in_use", "changed_meanwhile"),
 )
-async def delete_app_mapping(database: Db, _: DirectoryManager, mapping_id: MappingId, expected: IfMatch) -> None:
-    """Needs `directory.manage`. Refused while an open request or a template names it."""
-    await applications.delete_mapping(database, mapping_id, expected)
+async def delete_app_mapping(database: Db, caller: DirectoryManager, mapping_id: MappingId, expected: IfMatch) -> None:
+    """Needs `directory.manage`, and every permission of the groups that it is attached to.
+
+    Refused while an open request or a template names it.
+    """
+    await applications.delete_mapping(database, mapping_id, expected, by=caller)
 
 
 @router.put(

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from pydantic import SecretStr
 
-from db import integrations, runs, secrets, tokens
+from db import applications, integrations, runs, secrets, tokens
 from domain import scim
 from domain.actors import Permission
 from domain.integrations import IntegrationValues
@@ -138,6 +138,11 @@ class Scene:
         made = {**await self.application(), **await self.group(Permission.REQUESTS)}
         mapping = await self.house.mapping(made["app_id"])
         return {**made, "mapping_id": mapping.id, "permissions": [Permission.REQUESTS]}
+
+    async def powerful_mapping(self) -> dict[str, Any]:
+        made = await self.powerful_group()
+        await applications.attach(self.house.db, made["mapping_id"], made["group_id"])
+        return made
 
     async def of_scim(self) -> dict[str, Any]:
         return {"name": "User", "uri": str(scim.User.__schema__)}

@@ -104,6 +104,8 @@ POST   /app-mappings                                          -     -     -     
 GET    /app-mappings/{mapping_id}                             yes   yes   yes   yes   yes   yes   yes   yes   yes
 PUT    /app-mappings/{mapping_id}                             -     -     -     -     -     -     yes   -     yes
 DELETE /app-mappings/{mapping_id}                             -     -     -     -     -     -     yes   -     yes
+PUT    /app-mappings/{mapping_id} of a powerful group         -     -     -     -     -     -     -     -     yes
+DELETE /app-mappings/{mapping_id} of a powerful group         -     -     -     -     -     -     -     -     yes
 PUT    /app-mappings/{mapping_id}/groups/{group_id}           -     -     -     -     -     -     yes   -     yes
 PUT    /app-mappings/{mapping_id}/groups/{group_id} with permissions  -  -  -   -     -     -     -     -     yes
 DELETE /app-mappings/{mapping_id}/groups/{group_id}           -     -     -     -     -     -     yes   -     yes
@@ -246,6 +248,7 @@ SITUATIONS: Final[dict[str, Make]] = {
     "of the bot": Scene.about_the_bot,
     "of everybody": Scene.about_the_asker,
     "with permissions": Scene.powerful_group,
+    "of a powerful group": Scene.powerful_mapping,
     "that a task reads": Scene.secret_in_use,
     "that a template fires": Scene.task_in_use,
 }
@@ -307,7 +310,7 @@ BODIES: Final[dict[str, Body]] = {
     "POST /applications": lambda _: {"name": new("application")},
     "PUT /applications/{app_id}": lambda _: {"name": new("application")},
     "POST /app-mappings": _mapping,
-    "PUT /app-mappings/{mapping_id}": _mapping,
+    "PUT /app-mappings/{mapping_id}": lambda there: {**_mapping(there), "value": "db_admin"},
     "POST /scheduled-tasks": lambda _: {"name": new("task"), "script": "def run(): ..."},
     "PUT /scheduled-tasks/{task_id}": lambda _: {"name": new("task"), "script": "def run(): ..."},
     "POST /integrations": lambda _: integration(),
@@ -364,12 +367,14 @@ class TestMatrix:
         held = {
             row.route
             for row in ROWS
-            if row.situation in {"who holds more", "with permissions"} and row.answers["dir"] == "-"
+            if row.situation in {"who holds more", "with permissions", "of a powerful group"}
+            and row.answers["dir"] == "-"
         }
         changing = {
             f"{method} {path}"
             for method, path, _ in ROUTES
-            if method != "GET" and any(name in path for name in ("{user_id}", "{group_id}", "{token_id}"))
+            if method != "GET"
+            and any(name in path for name in ("{user_id}", "{group_id}", "{token_id}", "{mapping_id}"))
         }
         assert changing <= held
 

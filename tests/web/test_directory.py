@@ -175,6 +175,7 @@ async def test_pages_hold_a_directory_manager_to_what_they_lack(house: House) ->
         (f"/tokens/{token.id}/revoke", {"back": "/admin/tokens"}),
         (f"{mappings}/attach", {"group": powerful.name}),
         (f"{mappings}/detach", {"group_id": str(powerful.id)}),
+        (f"{mappings}/delete", {}),
         ("/admin/people", {"name": "Bot", "email": f"bot-{mark}@example.com", "owner": tasks.email}),
     ):
         answer = await keeper.post(path, sent)

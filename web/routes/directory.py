@@ -166,7 +166,7 @@ async def change_mapping(
     if step == "delete":
         return await _done(
             visit,
-            lambda: applications.delete_mapping(db, mapping_id, reading.expected(sent)),
+            lambda: applications.delete_mapping(db, mapping_id, reading.expected(sent), by=visit.person),
             "The mapping is deleted.",
             back,
         )
