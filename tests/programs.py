@@ -108,13 +108,23 @@ class Programs:
     def start_ready(self, *command: str, exactly: Mapping[str, str] | None = None, **environment: str) -> Program:
         """The same, once it says that it can do its work."""
         program = self.start(*command, exactly=exactly, **environment)
-
-        def ready() -> bool:
-            assert program.process.poll() is None, program.log.read_text()
-            try:
-                return httpx.get(f"{program.watched_at}/readyz", trust_env=False).is_success
-            except httpx.TransportError:
-                return False
-
-        until(ready, f"{program.name} is ready")
+        _wait_until_ready(program)
         return program
+
+    def start_all_ready(self, *names: str) -> list[Program]:
+        """Start several programs at once, which takes less time than one after the other; wait until all are ready."""
+        programs = [self.start(name) for name in names]
+        for program in programs:
+            _wait_until_ready(program)
+        return programs
+
+
+def _wait_until_ready(program: Program) -> None:
+    def ready() -> bool:
+        assert program.process.poll() is None, program.log.read_text()
+        try:
+            return httpx.get(f"{program.watched_at}/readyz", trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    until(ready, f"{program.name} is ready")

@@ -105,7 +105,7 @@ def test_stores_that_are_away_are_said_in_few_words(
     postgres, temporal = stores
     with Programs(tmp_path, postgres.url("justiam"), temporal.address) as programs:
         assert command(programs, "migrate").returncode == 0
-        running = [programs.start_ready(name) for name in ("api", "worker", "script-worker")]
+        running = programs.start_all_ready("api", "worker", "script-worker")
         api, worker, _ = running
         since = {program.name: len(said(program)) for program in running}
         temporal.stop()

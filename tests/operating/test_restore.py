@@ -7,13 +7,11 @@ nothing, or one that knows more than the record does. And Temporal is restored b
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
+import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +23,7 @@ import pytest
 from temporalio.client import Client, WorkflowExecutionStatus
 
 import worker
+from activities import auditing
 from cli.dev import TemporalDevServer
 from cli.dev.postgres import PostgresServer, _binary
 from db import migrate, tokens
@@ -34,7 +33,6 @@ from settings import Settings
 from tests.programs import Programs, until
 from tests.record import SECRET, Record
 
-JUSTIAM: Final = str(Path(sys.executable).parent / "justiam")
 REQUESTERS: Final = 8
 ENOUGH: Final = 3 * REQUESTERS
 """Requests in which every way that a request can go is met, whoever asks."""
@@ -106,6 +104,12 @@ class Load:
                         http.post(f"/access-requests/{request_id}/revoke", headers=mine).raise_for_status()
 
 
+@pytest.fixture(autouse=True)
+def short_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an audit that finds a difference look again soon. These tests repeat the audit until it holds."""
+    monkeypatch.setattr(auditing, "_SECOND_LOOK_SECS", 0.5)
+
+
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     with PostgresServer(tmp_path_factory.mktemp("postgres"), durable=False) as server:
@@ -156,27 +160,18 @@ def _program(name: str, *arguments: str) -> None:
     subprocess.run([str(_binary(name)), *arguments], check=True, capture_output=True)
 
 
-def _justiam(url: str, temporal: TemporalDevServer, *command: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [JUSTIAM, *command, "--json"],
-        env={
-            "PATH": "/usr/bin:/bin",
-            "JUSTIAM_DATABASE_URL": url,
-            "JUSTIAM_TEMPORAL_ADDRESS": temporal.address,
-            "JUSTIAM_SECRET_KEY": SECRET,
-        },
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+def _settings(url: str, temporal: TemporalDevServer) -> Settings:
+    return Settings.model_validate({"database_url": url, "secret_key": SECRET, "temporal_address": temporal.address})
+
+
+def _sweep(url: str, temporal: TemporalDevServer) -> None:
+    """Do what `justiam sweep` does, here: a process takes seconds to start."""
+    asyncio.run(worker.sweep(_settings(url, temporal)))
 
 
 def _holds(url: str, temporal: TemporalDevServer) -> bool:
     """Return whether the audit of both stores finds nothing. Here, because a process for each look takes seconds."""
-    settings = {"database_url": url, "secret_key": SECRET, "temporal_address": temporal.address}
-    return asyncio.run(worker.audit(Settings.model_validate(settings))).holds
+    return asyncio.run(worker.audit(_settings(url, temporal))).holds
 
 
 def _back_up_under_load(url: str, temporal: TemporalDevServer, directory: Path) -> tuple[Path, Load]:
@@ -184,14 +179,20 @@ def _back_up_under_load(url: str, temporal: TemporalDevServer, directory: Path) 
     dump = directory / "backup"
     people = asyncio.run(_furnish(url))
     with Programs(directory, url, temporal.address) as programs:
-        programs.start_ready("worker")
-        load = Load(programs.start_ready("api").url, people)
+        _, api = programs.start_all_ready("worker", "api")
+        load = Load(api.url, people)
         with load.going_on():
             until(lambda: len(load.accepted) > ENOUGH, "there is load before the backup")
             _program("pg_dump", "--format=custom", f"--file={dump}", url)
             after = len(load.accepted)
             until(lambda: len(load.accepted) > after + ENOUGH, "there is load after the backup")
     return dump, load
+
+
+def _back_up(database: Path, copy: Path) -> None:
+    """Copy Temporal's database while Temporal runs."""
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
 
 
 def _age(url: str) -> None:
@@ -220,10 +221,8 @@ def test_what_is_lost_is_what_came_after_the_backup(postgres: PostgresServer, ur
     assert 0 < len(saved) < len(now)
     assert saved.keys() < now.keys()
     with _temporal(tmp_path) as empty, Programs(tmp_path, url, empty.address) as programs:
-        programs.start_ready("worker")
-        _justiam(url, empty, "sweep")
-        api = programs.start_ready("api")
-
+        _, api = programs.start_all_ready("worker", "api")
+        _sweep(url, empty)
         until(lambda: _holds(url, empty), "the audit holds")
         # Nobody has decided anything meanwhile: every request is as it was backed up.
         assert _statuses(url) == saved
@@ -256,11 +255,11 @@ def test_workflows_that_know_more_than_the_restored_record_give_way_to_it(
         assert unknown
         with Programs(tmp_path, url, temporal.address) as programs:
             programs.start_ready("worker")
-            _justiam(url, temporal, "sweep")
+            _sweep(url, temporal)
 
             until(lambda: _holds(url, temporal), "the audit holds")
             assert _statuses(url) == saved
-            ended = asyncio.run(_are_over(temporal, unknown))
+            ended = asyncio.run(_states(temporal, unknown))
             assert set(ended.values()) == {WorkflowExecutionStatus.COMPLETED}, ended
 
 
@@ -269,25 +268,24 @@ def test_workflows_that_know_less_than_the_record_catch_up_with_it(url: str, tmp
     kept, copy = tmp_path / "temporal.db", tmp_path / "temporal-backup.db"
     people = asyncio.run(_furnish(url))
 
-    def people_go_on(*, ending: list[str]) -> None:
-        with (
-            TemporalDevServer(log_file=tmp_path / "temporal.log", database=kept, ui_port=None) as temporal,
-            Programs(tmp_path, url, temporal.address) as programs,
-        ):
-            programs.start_ready("worker")
-            load = Load(programs.start_ready("api").url, people)
-            with load.going_on():
-                for request_id in ending:
-                    path = f"{load.url}/api/v1/access-requests/{request_id}/revoke"
-                    headers = {"Authorization": f"Bearer {people.approver}"}
-                    httpx.post(path, headers=headers, trust_env=False, timeout=30).raise_for_status()
-                until(lambda: len(load.accepted) > ENOUGH, "there is load")
-
-    people_go_on(ending=[])
-    shutil.copy(kept, copy)
-    before = _statuses(url)
-    outrun = [request_id for request_id, status in before.items() if status == "approved"][:10]
-    people_go_on(ending=outrun)
+    with (
+        TemporalDevServer(log_file=tmp_path / "temporal.log", database=kept, ui_port=None) as temporal,
+        Programs(tmp_path, url, temporal.address) as programs,
+    ):
+        _, api = programs.start_all_ready("worker", "api")
+        load = Load(api.url, people)
+        with load.going_on():
+            until(lambda: len(load.accepted) > ENOUGH, "there is load before the backup")
+        before = _statuses(url)
+        _back_up(kept, copy)
+        outrun = [request_id for request_id, status in before.items() if status == "approved"][:10]
+        load = Load(api.url, people)
+        with load.going_on():
+            for request_id in outrun:
+                path = f"{api.url}/api/v1/access-requests/{request_id}/revoke"
+                headers = {"Authorization": f"Bearer {people.approver}"}
+                httpx.post(path, headers=headers, trust_env=False, timeout=30).raise_for_status()
+            until(lambda: len(load.accepted) > ENOUGH, "there is load after the backup")
     now = _statuses(url)
     assert before.keys() < now.keys()
     assert {now[request_id] for request_id in outrun} == {"revoked"}
@@ -296,16 +294,17 @@ def test_workflows_that_know_less_than_the_record_catch_up_with_it(url: str, tmp
         TemporalDevServer(log_file=tmp_path / "restored.log", database=copy, ui_port=None) as restored,
         Programs(tmp_path, url, restored.address) as programs,
     ):
+        assert set(asyncio.run(_states(restored, outrun)).values()) == {WorkflowExecutionStatus.RUNNING}
         programs.start_ready("worker")
-        _justiam(url, restored, "sweep")
+        _sweep(url, restored)
 
         until(lambda: _holds(url, restored), "the audit holds")
         assert _statuses(url) == now
-        ended = asyncio.run(_are_over(restored, outrun))
+        ended = asyncio.run(_states(restored, outrun))
         assert set(ended.values()) == {WorkflowExecutionStatus.COMPLETED}, ended
 
 
-async def _are_over(temporal: TemporalDevServer, request_ids: list[str]) -> dict[str, Any]:
+async def _states(temporal: TemporalDevServer, request_ids: list[str]) -> dict[str, Any]:
     client = await Client.connect(temporal.address)
     return {
         request_id: (await client.get_workflow_handle(workflow_id(UUID(request_id))).describe()).status

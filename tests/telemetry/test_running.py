@@ -84,7 +84,7 @@ async def running(
         traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": collected.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         directory = tmp_path_factory.mktemp("programs")
         with Programs(directory, url, own_temporal.address, traced) as programs:
-            worker, api = programs.start_ready("worker"), programs.start_ready("api")
+            worker, api = programs.start_all_ready("worker", "api")
             script_worker = programs.start_ready("script-worker", JUSTIAM_SCRIPT_API_URL=api.url)
             yield Running(api, worker, script_worker, collected, cast, requester, approver)
 
