@@ -62,18 +62,24 @@ class TransitionActivities:
                 remind_before=self._remind_before,
             )
         except DataError as error:
-            # What PostgreSQL will never take must not be tried for ever: every other step would wait behind it.
-            _log.exception("transition_cannot_be_stored", request_id=str(transition.request_id))
-            state = await transitions.load(self._db, transition.request_id)
-            return Outcome(state=state, refusal=Invalid.code, detail=f"It cannot be stored: {error}")
+            return await self._not_storable(transition, error)
 
     @activity.defn(name=names.BEGIN_BLOCK)
     async def begin_block(self, transition: Transition) -> BlockBegun:
         """Judge an approval, and begin the run that it waits for."""
         refuse_remote()
-        return await transitions.begin_block(
-            self._db, self._proofs, transition, trust_claimed_actors=self._trust_signal_actors
-        )
+        try:
+            return await transitions.begin_block(
+                self._db, self._proofs, transition, trust_claimed_actors=self._trust_signal_actors
+            )
+        except DataError as error:
+            return BlockBegun(outcome=await self._not_storable(transition, error))
+
+    async def _not_storable(self, transition: Transition, error: DataError) -> Outcome:
+        # What PostgreSQL will never take must not be tried for ever: every other step would wait behind it.
+        _log.exception("transition_cannot_be_stored", request_id=str(transition.request_id))
+        state = await transitions.load(self._db, transition.request_id)
+        return Outcome(state=state, refusal=Invalid.code, detail=f"It cannot be stored: {error}")
 
     @activity.defn(name=names.END_BLOCK)
     async def end_block(self, report: Report, request_id: UUID) -> RunNext:

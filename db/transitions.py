@@ -294,10 +294,10 @@ def _identify(proofs: ProofKey, transition: Transition, *, trust_claimed_actors:
 def _claimed_key(transition: Transition) -> str:
     """Return the key of a step that no proof stands for.
 
-    The sender chooses the id of an update. Kept apart from the keys of proofs and of the service, it uses up none
-    of them.
+    The sender chooses the id of an update, with any characters. Kept apart from the keys of proofs and of the service,
+    it uses up none of them.
     """
-    return f"claimed:{transition.key}"
+    return f"claimed:{made_storable(transition.key)}"
 
 
 def _is_named(person: Person, transition: Transition) -> bool:

@@ -76,11 +76,13 @@ async def test_an_actor_without_proof_changes_nothing(world: World) -> None:
     await assert_goes_on(world, request_id, cast)
 
 
-async def test_an_update_needs_a_proof_too(world: World) -> None:
+@pytest.mark.parametrize("update_id", [None, "a\x00b"])
+async def test_an_update_needs_a_proof_too(world: World, update_id: str | None) -> None:
     cast = await world.record.cast()
     request_id = await world.request(cast)
     with pytest.raises(Forbidden):
-        await world.update(request_id, Action.APPROVE, {"actor": cast.approver.email})
+        await world.update(request_id, Action.APPROVE, {"actor": cast.approver.email}, id=update_id)
+    await wait_for_refusals(world, request_id)
     await assert_goes_on(world, request_id, cast)
 
 

@@ -12,7 +12,7 @@ import pytest
 from activities import dispatching
 from db import runs
 from db.tables import ScheduledTask
-from domain.errors import DecisionInProgress, RequestNotPending, TriggerTaskFailed
+from domain.errors import DecisionInProgress, Forbidden, RequestNotPending, TriggerTaskFailed
 from domain.states import Action, Status
 from domain.tasks import RunCause
 from tests.record import Cast
@@ -70,6 +70,15 @@ class TestBlock:
         assert (await real_world.record.row(request_id))["status"] == Status.PENDING
         kinds = await real_world.record.kinds(request_id)
         assert kinds == ["submitted", "trigger_failed", "trigger_failed"]
+
+    async def test_an_update_id_that_cannot_be_stored_keeps_no_decision_from_being_carried_out(
+        self, real_world: World
+    ) -> None:
+        cast, request_id = await blocking(real_world)
+        with pytest.raises(Forbidden):
+            await real_world.update(request_id, Action.APPROVE, {"actor": cast.approver.email}, id="a\x00b")
+        assert await real_world.record.kinds(request_id) == ["submitted", "refused"]
+        assert (await real_world.decide(request_id, Action.DENY, cast.approver)).status is Status.DENIED
 
     @pytest.mark.parametrize("action", [Action.DENY, Action.REVOKE])
     async def test_who_denies_or_cancels_meanwhile_wins_at_once(self, real_world: World, action: Action) -> None:
