@@ -9,7 +9,7 @@ import re
 import shlex
 import urllib.parse
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 from xml.sax import saxutils
 
 import pytest
@@ -120,3 +120,37 @@ def test_a_text_without_secrets_stays_as_it_is() -> None:
 
 def test_several_secrets_are_masked_each_by_itself() -> None:
     assert masked("user=alpha-beta&key=gamma-delta;", ["alpha-beta", "gamma-delta"]) == f"user={MASK}&key={MASK};"
+
+
+@given(
+    st.sets(st.text("ab", min_size=4, max_size=12), max_size=8),
+    st.text("ab", max_size=40),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_ordered_search_finds_what_trying_all_spellings_at_all_places_finds(
+    hidden: set[str], text: str, cut: bool
+) -> None:
+    places = set[int]()
+    for at in range(len(text)):
+        for spelling in hidden:
+            if text.startswith(spelling, at) or (cut and spelling.startswith(text[at:])):
+                places |= set(range(at, min(at + len(spelling), len(text))))
+    assert {at for start, end in masking._stretches(text, hidden, cut=cut) for at in range(start, end)} == places
+
+
+def test_spellings_that_begin_alike_are_not_tried_one_by_one() -> None:
+    class Text(str):
+        """Counts how often something is compared with it."""
+
+        __slots__ = ()
+        tried = 0
+
+        def startswith(self, *given: Any) -> bool:
+            Text.tried += 1
+            return super().startswith(*given)
+
+    text = Text("a" * 2_000)
+    sought = masking._Sought({"a" * length + "b" for length in range(8, 500)} | {"a" * 8})
+    assert len(list(sought.found_in(text))) == len(text) - 7
+    assert Text.tried <= 2 * len(text)
