@@ -8,6 +8,7 @@ is due again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final
@@ -86,7 +87,9 @@ async def _ensure_runs(client: Client, row_id: UUID, workflow_type: str, start: 
         if found is None:
             return False
         await wedged.end(client, found)
-        await start()
+        # Another worker that found the same may have been faster.
+        with contextlib.suppress(WorkflowAlreadyStartedError):
+            await start()
     return True
 
 

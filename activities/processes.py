@@ -220,10 +220,10 @@ async def sweep(
     while rows := await _open_rows(db, last):
         last = rows[-1]["id"]
         report.open_requests += len(rows)
-        await _mend_page(db, client, proofs, rows, running, report)
+        await _mend_page(db, client, proofs, rows, running, report, on_progress=on_progress)
         on_progress(report)
     # What is left runs for a request that is closed, or that the record does not know.
-    await _each(list(running), lambda name: _tell_or_end(client, name), report)
+    await _each(list(running), lambda name: _tell_or_end(client, name), report, on_progress)
     report.dispatched = await dispatching.dispatch(db, client)
     on_progress(report)
     return report
@@ -271,6 +271,8 @@ async def _mend_page(
     rows: list[dict[str, Any]],
     running: dict[str, str | None],
     report: SweepReport,
+    *,
+    on_progress: Callable[[SweepReport], None],
 ) -> None:
     missing, differing, overdue = [], [], []
     for row in rows:
@@ -303,9 +305,9 @@ async def _mend_page(
             return await _tell_or_restart(client, head)
         return "started"
 
-    await _each(overdue, finish, report)
-    await _each(missing, start_missing, report)
-    await _each(differing, lambda head: _tell_or_restart(client, head), report)
+    await _each(overdue, finish, report, on_progress)
+    await _each(missing, start_missing, report, on_progress)
+    await _each(differing, lambda head: _tell_or_restart(client, head), report, on_progress)
 
 
 async def _tell_or_restart(client: Client, head: Head) -> str:
@@ -337,8 +339,16 @@ async def _expire(db: Database, proofs: ProofKey, row: dict[str, Any]) -> Reques
     return (await transitions.apply(db, proofs, transition, trust_claimed_actors=False)).state
 
 
-async def _each(items: list[T], repair: Callable[[T], Awaitable[str]], report: SweepReport) -> None:
-    """Repair each item, and count under the name that its repair returns."""
+async def _each(
+    items: list[T],
+    repair: Callable[[T], Awaitable[str]],
+    report: SweepReport,
+    on_progress: Callable[[SweepReport], None],
+) -> None:
+    """Repair each item, and count under the name that its repair returns.
+
+    Reports progress after each: thousands of repairs with a slow Temporal take longer than a heartbeat may.
+    """
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(item: T) -> None:
@@ -350,6 +360,7 @@ async def _each(items: list[T], repair: Callable[[T], Awaitable[str]], report: S
                 _log.warning("sweep_repair_failed", error=str(error))
             else:
                 setattr(report, counter, getattr(report, counter) + 1)
+            on_progress(report)
 
     await asyncio.gather(*map(one, items))
 

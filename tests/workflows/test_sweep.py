@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from temporalio.api.common.v1 import Payload
@@ -15,7 +15,7 @@ from temporalio.common import RawValue
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
-from activities import auditing, processes, setup, wedged
+from activities import auditing, dispatching, processes, setup, wedged
 from db.tables import ScheduledTask
 from domain.actors import SystemActor, workflow_id
 from domain.states import Action, Status
@@ -84,8 +84,11 @@ async def test_a_request_without_a_workflow_gets_one(swept: World) -> None:
     await swept.record.decide(granted, Action.APPROVE, cast.approver)
     for request_id in (pending, granted):
         await settle(swept, request_id)
-    report = await sweep(swept)
+    heard: list[int] = []
+    report = await processes.sweep(swept.db, swept.client, PROOFS, lambda report: heard.append(report.started))
     assert report == SweepReport(open_requests=2, running_workflows=0, started=2)
+    # A heartbeat after each repair: thousands take longer than the wait for one.
+    assert {1, 2} <= set(heard)
     assert (await swept.decide(pending, Action.DENY, cast.approver)).status is Status.DENIED
     assert (await swept.decide(granted, Action.REVOKE, cast.manager)).status is Status.REVOKED
 
@@ -425,3 +428,24 @@ async def test_a_run_whose_workflow_does_not_go_on_is_started_anew(swept: World)
     assert (await sweep(swept)).dispatched == 1
     assert (await swept.client.get_workflow_handle(name).describe()).run_id != first
     await swept.client.get_workflow_handle(name).terminate()
+
+
+@pytest.mark.usefixtures("soon_wedged")
+async def test_two_workers_may_find_the_same_run_that_does_not_go_on(
+    swept: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = names.delivery_id(run_id := uuid4())
+    first = await started_unreadable(swept, name, names.TASK_RUN_WORKFLOW)
+    end, others = wedged.end, []
+
+    async def end_and_lose_the_race(client: Client, found: wedged.Wedged) -> None:
+        await end(client, found)
+        others.append(await started_unreadable(swept, name, names.TASK_RUN_WORKFLOW))
+
+    monkeypatch.setattr(wedged, "end", end_and_lose_the_race)
+    # Raising here would end the worker.
+    await dispatching.start_run(swept.client, run_id)
+    handle = swept.client.get_workflow_handle(name)
+    assert [(await handle.describe()).run_id] == others
+    assert first not in others
+    await handle.terminate()
