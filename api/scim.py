@@ -183,14 +183,17 @@ def read_replacement(document: Mapping[str, Any]) -> Callable[[scim.User], scim.
     Raises:
         SCIMException: it is no User, when it is applied.
     """
-    is_off = quirks.says_inactive(quirks.tidied_value(scim.User, document).items())
+    sent = quirks.tidied_value(scim.User, document)
+    is_off = quirks.says_inactive(sent.items())
+    if is_off:
+        sent = quirks.without_cleared(sent)
 
     def change(current: scim.User) -> scim.User:
         kept: dict[str, Any] = {"active": current.active}
         if is_off:
             emails = [each.model_dump(exclude_none=True) for each in current.emails or ()]
             kept |= {"userName": current.user_name, "emails": emails}
-        return _read_user(document, Context.RESOURCE_REPLACEMENT_REQUEST, kept)
+        return _read_user(sent, Context.RESOURCE_REPLACEMENT_REQUEST, kept)
 
     return change
 
@@ -230,9 +233,8 @@ def read_user_patch(document: Mapping[str, Any]) -> Callable[[scim.User], scim.U
     said = [(each.get("path") or "", each.get("value")) for each in operations if isinstance(each, Mapping)]
     if quirks.says_inactive(said):
         # Providers clear the address of a leaver in the same call. The account keeps its last one.
-        operations = [
-            each for each in operations if not (isinstance(each, Mapping) and quirks.clears_what_is_required(each))
-        ]
+        left = [quirks.without_clearing(each) if isinstance(each, Mapping) else each for each in operations]
+        operations = [each for each in left if each is not None]
     return _patch(scim.User, document, operations)
 
 

@@ -17,6 +17,8 @@ from domain.scim import Group, User
 _OPERATIONS: Final = frozenset(PatchOperation.Op)
 _SEVERAL: Final = frozenset({"emails", "members"})
 """Attributes of which a remove may name some values."""
+_REQUIRED: Final = frozenset({"username", "emails"})
+"""Attributes of a User that cannot be empty."""
 _READ_ONLY: Final = frozenset({"id", "meta"})
 
 
@@ -89,14 +91,49 @@ def _said_of_activity(values: Iterable[tuple[str, Any]]) -> Iterator[Any]:
             yield from _said_of_activity(value.items())
 
 
-def clears_what_is_required(operation: Mapping[str, Any]) -> bool:
-    """Return whether a tidied operation on a User does nothing but take the user name or the address away."""
-    path, value = operation.get("path"), operation.get("value")
-    if not path or _attribute(User, path)[0] not in {"username", "emails"}:
-        return False
-    # Without a value, anything but a remove is invalid.
-    is_remove = str(operation.get("op")).lower() == PatchOperation.Op.remove
-    return value in ("", [], None) and ("value" in operation or is_remove)
+def without_clearing(operation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a tidied operation on a User without what takes the user name or the address away; None: nothing is left.
+
+    A remove that names one of several addresses stays as it is: another one may take its place.
+    """
+    op, path, value = str(operation.get("op")).lower(), operation.get("path"), operation.get("value")
+    if op not in _OPERATIONS:
+        return dict(operation)
+    if path:
+        # Without a value, anything but a remove is invalid.
+        cleared = _is_empty(value) and ("value" in operation or op == PatchOperation.Op.remove)
+        if cleared and _attribute(User, path)[0] in _REQUIRED:
+            return None
+        if _attribute(User, path)[0] != _schema(User):
+            return dict(operation)
+    if not isinstance(value, Mapping):
+        return dict(operation)
+    left = without_cleared(value)
+    return {**operation, "value": left} if left or not value else None
+
+
+def without_cleared(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a User, or a part of one, without a user name and addresses that are empty."""
+    left: dict[str, Any] = {}
+    for key, part in value.items():
+        attribute = _attribute(User, key)[0]
+        if attribute == _schema(User) and isinstance(part, Mapping):
+            left[key] = without_cleared(part)
+        elif attribute not in _REQUIRED or not _is_empty(part):
+            left[key] = part
+    return left
+
+
+def _is_empty(value: object) -> bool:
+    """Return whether a value is none, also where clients write it as a list of values that are none."""
+    parts = value if isinstance(value, list) else [value]
+    return all(_told(part) in (None, "") for part in parts)
+
+
+def _told(part: object) -> object:
+    if not isinstance(part, Mapping):
+        return part
+    return next((value for key, value in part.items() if key.lower() == "value"), None)
 
 
 def _attribute(model: type[Resource[Any]], path: str) -> tuple[str, bool]:
