@@ -28,6 +28,9 @@ class ServerTooOld(Exception):
 def upgrade(database_url: str, revision: str = "head") -> list[str]:
     """Apply what is missing, one process at a time.
 
+    Changes nothing where a later version has migrated already: its schema fits this version as well, which is how one
+    goes back to it.
+
     Returns:
         The revisions that were applied, oldest first.
 
@@ -38,6 +41,8 @@ def upgrade(database_url: str, revision: str = "head") -> list[str]:
     with _configured(database_url) as (config, connection):
         _refuse_old_server(connection)
         before = _heads(connection)
+        if before > tuple(heads()):
+            return []
         command.upgrade(config, revision)
         scripts = ScriptDirectory.from_config(config)
         applied = [script.revision for script in scripts.iterate_revisions(_heads(connection), before)]

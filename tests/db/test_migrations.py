@@ -51,6 +51,16 @@ def test_two_that_migrate_at_once_take_turns(empty: str) -> None:
     migrate.check(empty)
 
 
+def test_a_version_that_one_goes_back_to_leaves_a_later_schema_alone(empty: str) -> None:
+    """Alembic fails at a revision that it does not know, and what waits for `justiam migrate` would never start."""
+    migrate.upgrade(empty)
+    with psycopg.connect(empty) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert migrate.upgrade(empty) == []
+    with psycopg.connect(empty) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
+
+
 def test_one_that_cannot_have_its_lock_gives_up_and_leaves_everything(
     empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
