@@ -160,7 +160,7 @@ def migrate() -> None:
             applied = upgrade(settings.database_url.get_secret_value())
     except ServerTooOld as error:
         fail(str(error))
-    typer.echo("\n".join(f"Applied {revision}" for revision in applied) or "Nothing to apply: the schema fits this version.")
+    typer.echo("\n".join(f"Applied {revision}" for revision in applied) or "The schema fits this version.")
 
 
 @app.command()
