@@ -50,6 +50,8 @@ UNSEEN: Final = re.compile(
     "\u2800\U0001d159]"
 )
 """A character that shows nothing: default-ignorable, or blank."""
+_BETWEEN_CELLS: Final = re.compile(rf"[;\t\r\n][;\s{UNSEEN.pattern[1:-1]}]*")
+"""What some spreadsheets take for the end of a cell, and all that they skip after it."""
 _NOTHING_TO_SEE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp", "Mn", "Me"})
 """The categories whose characters show nothing by themselves: a mark needs something that it marks."""
 _EMOJI_STYLE: Final = re.compile("[\ufe0e\ufe0f]")
@@ -199,11 +201,20 @@ def _spelled(found: re.Match[str]) -> str:
 
 
 def in_a_cell(value: str) -> str:
-    """`value` for a table that a spreadsheet opens, which would take some of what people write for a formula."""
-    value = made_harmless(value)
+    """Return `value` for a table that a spreadsheet opens, with an apostrophe before what it would take for a formula.
+
+    Also after semicolons, tabs and line breaks: where a comma is for decimals, spreadsheets take semicolons for the
+    ends of cells, and do not see the quotation marks of a cell that is not the first.
+    """
+    value = _BETWEEN_CELLS.sub(_apart_from_a_formula, made_harmless(value))
     # Some spreadsheets skip blanks, and characters that cannot be seen.
     first = next((char for char in value if not (char.isspace() or UNSEEN.match(char))), "")
     return f"'{value}" if first in _BEGINS_A_FORMULA or value.startswith(_BEGINS_A_CELL) else value
+
+
+def _apart_from_a_formula(found: re.Match[str]) -> str:
+    after = found.string[found.end() : found.end() + 1]
+    return f"{found.group()}'" if after and after in _BEGINS_A_FORMULA else found.group()
 
 
 def _sought(value: str) -> str:

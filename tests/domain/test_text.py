@@ -196,7 +196,7 @@ def test_signals_are_read_as_they_always_were() -> None:
         "+1",
         "-1",
         "@a",
-        ";=1",
+        ";1",
         "\uff1d1",
         "\uff0b1",
         "\uff0d1",
@@ -213,6 +213,21 @@ def test_what_a_spreadsheet_may_calculate_with_is_text_in_a_cell(text: str) -> N
     assert in_a_cell(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["", " ", "a=1", "1-1", "two\nlines", " a", "a;b", "é"])
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        (";=1", "';'=1"),
+        ("a;=1", "a;'=1"),
+        ('{"Why": "a; \u200b;@b;c"}', '{"Why": "a; \u200b;\'@b;c"}'),
+        ("a\t+1", "a\t'+1"),
+        ("two\n\n -1 lines\n=2", "two\n\n '-1 lines\n'=2"),
+        ("a;\uff1d1", "a;'\uff1d1"),
+    ],
+)
+def test_what_begins_a_cell_where_semicolons_end_cells_is_text(text: str, cell: str) -> None:
+    assert in_a_cell(text) == cell
+
+
+@pytest.mark.parametrize("text", ["", " ", "a=1", "1-1", "two\nlines", " a", "a;b", "a;", "é"])
 def test_other_text_stays_as_it_is_in_a_cell(text: str) -> None:
     assert in_a_cell(text) == text

@@ -188,12 +188,13 @@ async def test_no_cell_is_a_formula(new_database: Databases) -> None:
         "-1",
         "@SUM(A1)",
         "\tx",
-        ";=1",
-        "\n=1",
+        ";1",
+        "\n1",
         "\uff1d1",
         " \u00a0=1",
         'a "quoted", one',
         "two\nlines",
+        "a;=1\n=2",
     ]
     with new_database() as url:
         async with open_pages(url) as house:
@@ -207,7 +208,7 @@ async def test_no_cell_is_a_formula(new_database: Databases) -> None:
             assert answer.headers["content-type"] == "text/csv; charset=utf-8"
             assert answer.headers["content-disposition"].startswith('attachment; filename="access-requests-20')
             cells = [row["justification"] for row in _table(answer)]
-            assert cells[::-1] == [f"'{text}" for text in nasty[:-2]] + nasty[-2:]
+            assert cells[::-1] == [f"'{text}" for text in nasty[:-3]] + nasty[-3:-1] + ["a;'=1\n'=2"]
 
 
 async def test_a_file_has_more_than_a_page_and_an_empty_one_is_whole(
