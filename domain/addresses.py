@@ -32,6 +32,9 @@ def _alone(value: object) -> object:
 Email = Annotated[EmailStr, BeforeValidator(_alone), STORABLE, SEEN_WHOLE]
 """A mail address, normalised by `email_validator`: local part in NFC, domain in lower-case Unicode (U-labels)."""
 
+_LONGEST_SOUGHT: Final = 2048
+"""Characters up to which a text is brought into the spelling of addresses, as those of `EmailStr`: the time that it
+takes can be the square of their number."""
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?)([^/?#@:\[\]]+)")
 """A URL up to its host, and the host."""
 
@@ -79,8 +82,11 @@ def sought_address(text: str) -> str:
     """Return an address, or a part of one, spelled as stored addresses are, so that it finds them.
 
     What is not a whole address is taken as follows: the part behind the last `@`, or all of a text that has a label in
-    Punycode, is mapped as a domain; the rest is put in NFC.
+    Punycode, is mapped as a domain; the rest is put in NFC. A text that is longer than every address is returned as it
+    is, since it finds nothing.
     """
+    if len(text) > _LONGEST_SOUGHT:
+        return text
     try:
         return normal_address(text)
     except ValueError:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, StringConstraints
 
-from domain.text import SEEN_WHOLE, STORABLE, VISIBLE
+from domain.text import SEEN_WHOLE, STORABLE, VISIBLE, at_most
 
 REGISTERED: Final = frozenset(
     {
@@ -41,6 +41,7 @@ ClaimValue = Annotated[
     StringConstraints(strip_whitespace=True, min_length=1, max_length=1000),
     STORABLE,
     SEEN_WHOLE,
+    at_most(1000),
     VISIBLE,
 ]
 """One value of a claim."""

@@ -95,7 +95,8 @@ def check_answers(fields: list[CustomField], answers: dict[str, Any]) -> Answers
     kept: Answers = {}
     for key, field in known.items():
         value = answers.get(key)
-        if field.type in _TEXT_LIMIT and isinstance(value, str):
+        # What is too long is refused below, and not composed: that takes time.
+        if isinstance(value, str) and len(value) <= _TEXT_LIMIT.get(field.type, 0):
             try:
                 value = composed(value)
             except ValueError as error:

@@ -33,7 +33,7 @@ from scim2_models.path import AttrPath, CompareOperator, Comparison, ValuePath
 from domain.addresses import Email as Address
 from domain.addresses import sought_address
 from domain.errors import Invalid
-from domain.text import LONGEST_NAME, SEEN_WHOLE, STORABLE, UNTURNED, VISIBLE, Name
+from domain.text import LONGEST_NAME, SEEN_WHOLE, STORABLE, UNTURNED, VISIBLE, Name, at_most
 from domain.versions import version_of
 
 _ADDRESS: Final[TypeAdapter[str]] = TypeAdapter(Address)
@@ -44,6 +44,7 @@ _IDENTIFIER: Final[TypeAdapter[str]] = TypeAdapter(
         StringConstraints(min_length=1, max_length=320, strip_whitespace=True),
         STORABLE,
         SEEN_WHOLE,
+        at_most(320),
         VISIBLE,
     ]
 )

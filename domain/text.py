@@ -2,7 +2,9 @@
 
 The rules, for every text alike (docs/api.md, Text):
 
-* Text is kept in Unicode's composed form (NFC), so that what looks the same compares equal.
+* Text is kept in Unicode's composed form (NFC), so that what looks the same compares equal. A limit of characters holds
+  for it too: some characters are composed into three. At most 30 combining marks follow each other, as in Unicode's
+  Stream-Safe Text Format (UAX #15): the time that it takes to put marks in order is the square of their number.
 * Characters that turn the direction of the text around them are refused: embeddings, overrides and isolates (UAX #9).
   Hebrew and Arabic need none of them; the marks of direction (LRM, RLM, ALM), which turn nothing else, are for text of
   several lines.
@@ -21,6 +23,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Final
 
 import idna
@@ -32,6 +35,11 @@ STORED: Final[dict[str, Any]] = {"text": "stored"}
 LONGEST_NAME: Final = 200
 """Characters of a name."""
 
+LONGEST_FILTER: Final = 320
+"""Characters of a text to look for."""
+
+_MOST_MARKS: Final = 30
+"""Combining marks that follow each other."""
 _BREAKING: Final = frozenset({"Cc", "Zl", "Zp"})
 """Control characters, and Unicode's own separators of lines and paragraphs."""
 _BEGINS_A_FORMULA: Final = frozenset("=+-@;\uff1d\uff0b\uff0d\uff20")
@@ -116,9 +124,17 @@ def composed(value: str) -> str:
     """Return `value` in composed form (NFC).
 
     Raises:
-        ValueError: it has a character that turns the direction of the text around it.
+        ValueError: it has a character that turns the direction of the text around it, or too many combining marks in
+            a row.
     """
-    return unicodedata.normalize("NFC", unturned(value))
+    if value.isascii():
+        return value
+    marks = 0
+    for char in unturned(value):
+        marks = marks + 1 if unicodedata.combining(char) else 0
+        if marks > _MOST_MARKS:
+            raise ValueError(f"must not contain more than {_MOST_MARKS} combining marks in a row")
+    return unicodedata.normalize("NFC", value)
 
 
 def is_visible(value: str) -> bool:
@@ -166,10 +182,14 @@ def named(value: str) -> str:
     if not value.isascii():
         value = _EMOJI_STYLE.sub("", value)
     value = seen_whole(" ".join(value.split()))
-    if len(value) > LONGEST_NAME:
-        # Checked again: NFC replaces a few characters by several.
-        raise ValueError(f"must have at most {LONGEST_NAME} characters")
-    return visible(value)
+    # Checked again: NFC replaces a few characters by several.
+    return visible(_at_most(LONGEST_NAME, value))
+
+
+def _at_most(limit: int, value: str) -> str:
+    if len(value) > limit:
+        raise ValueError(f"must have at most {limit} characters")
+    return value
 
 
 def _joins(value: str, at: int) -> bool:
@@ -228,6 +248,11 @@ def _unless_stored(check: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(checked)
 
 
+def at_most(limit: int) -> AfterValidator:
+    """Return a check of the number of characters for after a text was composed: some characters become three."""
+    return _unless_stored(partial(_at_most, limit))
+
+
 STORABLE = AfterValidator(storable)
 UNTURNED = _unless_stored(unturned)
 COMPOSED = _unless_stored(composed)
@@ -242,11 +267,11 @@ Name = Annotated[
 ]
 """A display name: one line of 1 to 200 characters, all of which can be seen."""
 
-ShortText = Annotated[str, StringConstraints(max_length=1000), STORABLE, COMPOSED]
+ShortText = Annotated[str, StringConstraints(max_length=1000), STORABLE, COMPOSED, at_most(1000)]
 """Up to 1,000 characters."""
 
-LongText = Annotated[str, StringConstraints(max_length=10_000), STORABLE, COMPOSED]
+LongText = Annotated[str, StringConstraints(max_length=10_000), STORABLE, COMPOSED, at_most(10_000)]
 """Up to 10,000 characters: descriptions, justifications, comments, messages."""
 
-FilterText = Annotated[str, StringConstraints(max_length=320), STORABLE, AfterValidator(_sought)]
+FilterText = Annotated[str, StringConstraints(max_length=LONGEST_FILTER), STORABLE, AfterValidator(_sought)]
 """Text to look for, in the form in which names are kept."""

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ValidationError
 from starlette.datastructures import FormData
 
 from domain.errors import Invalid
-from domain.text import made_harmless
+from domain.text import LONGEST_FILTER, made_harmless
 from domain.versions import ANY_VERSION, Expected
 
 EMPTY_IS_NONE: Final = BeforeValidator(lambda value: value or None)
@@ -58,8 +58,11 @@ def pressed(sent: FormData) -> str:
 
 
 def sought(sent: FormData | None, name: str) -> str:
-    """Return what is searched for in the picker of a field; nothing in a form that is opened."""
-    return "" if sent is None else text(sent, f"find.{name}")
+    """Return what is searched for in the picker of a field; nothing in a form that is opened.
+
+    Cut to the characters that its field takes: the database looks for it in every name.
+    """
+    return "" if sent is None else text(sent, f"find.{name}")[:LONGEST_FILTER]
 
 
 def moved(chosen: list[str], step: str, name: str) -> list[str]:

@@ -136,3 +136,8 @@ class TestAddresses:
 def test_a_scim_user_name_is_kept_in_the_spelling_that_finds_it(typed: str, kept: str | None) -> None:
     emails = [{"value": "erika@straße.example", "primary": True}]
     assert scim.account(scim.User.model_validate({"userName": typed, "emails": emails})).user_name == kept
+
+
+def test_what_is_longer_than_every_address_is_not_brought_into_another_spelling() -> None:
+    text = "a@b" + "\u0301\u0316" * 1100
+    assert sought_address(text) == text

@@ -178,3 +178,11 @@ class TestAnswers:
             assert [name for name, _ in raised.value.errors] == [f"custom_answers.{key}" for key in sorted(answers)]
         else:
             assert check_answers([], answers) == {}
+
+
+def test_an_answer_that_is_too_long_is_refused_before_it_is_composed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The time that it takes to put marks in order is the square of their number; a body has room for 100,000.
+    monkeypatch.setattr("domain.custom_fields.composed", lambda value: pytest.fail(f"composed {len(value)} characters"))
+    field = CustomField(label="Ticket", type=FieldType.TEXTAREA)
+    with pytest.raises(Invalid, match="at most 10000 characters"):
+        check_answers([field], {field.key: "\u0301\u0316" * 5001})

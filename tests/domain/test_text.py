@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from domain.claims import ClaimValue
 from domain.custom_fields import CustomField, check_answers
 from domain.directory import UserValues, refuse_reserved
 from domain.errors import Invalid, SystemGroup
@@ -23,6 +24,7 @@ from domain.text import (
     FilterText,
     LongText,
     Name,
+    ShortText,
     composed,
     in_a_cell,
     is_visible,
@@ -231,3 +233,21 @@ def test_what_begins_a_cell_where_semicolons_end_cells_is_text(text: str, cell: 
 @pytest.mark.parametrize("text", ["", " ", "a=1", "1-1", "two\nlines", " a", "a;b", "a;", "é"])
 def test_other_text_stays_as_it_is_in_a_cell(text: str) -> None:
     assert in_a_cell(text) == text
+
+
+@pytest.mark.parametrize(("kind", "limit"), [(ShortText, 1000), (ClaimValue, 1000), (LongText, 10_000)])
+def test_text_that_composing_makes_too_long_is_refused(kind: Any, limit: int) -> None:
+    adapter = TypeAdapter(kind)
+    # Composed, U+0958 is two characters. Stored so, it could not be saved unchanged.
+    assert len(adapter.validate_python("\u0958" * (limit // 2))) == limit
+    with pytest.raises(ValidationError, match=f"at most {limit} characters"):
+        adapter.validate_python("\u0958" * (limit // 2 + 1))
+
+
+def test_marks_in_a_row_are_bounded() -> None:
+    adapter = TypeAdapter(LongText)
+    assert adapter.validate_python("x" + "\u0316\u0301" * 15) == "x" + "\u0316" * 15 + "\u0301" * 15
+    with pytest.raises(ValidationError, match="more than 30 combining marks"):
+        adapter.validate_python("x" + "\u0316\u0301" * 15 + "\u0316")
+    # What was stored before is read as it is.
+    assert adapter.validate_python("\u0301" * 31, context=STORED) == "\u0301" * 31

@@ -184,3 +184,23 @@ async def test_the_first_page_is_one_that_the_person_may_see(house: House) -> No
     ):
         person = await visitor(house, await house.person(f"manager-{uuid4().hex}", permission))
         assert (await person.get("/admin")).headers["location"] == path
+
+
+@pytest.mark.parametrize(
+    "odd", [{"questions": "9" * 5000}, {"do": "remove-" + "9" * 5000}, {"do": "up-\u0661"}, {"questions": "\u0661"}]
+)
+async def test_numbers_that_python_does_not_read_are_none(
+    root: Visitor, filled: dict[str, Any], odd: dict[str, str]
+) -> None:
+    answer = await root.post("/admin/templates/new", {**filled, "do": "add", **odd})
+    assert answer.status_code == 200
+
+
+async def test_a_search_of_a_picker_is_cut_to_what_its_field_takes(root: Visitor, filled: dict[str, Any]) -> None:
+    long = "x" * 20_000
+    answer = await root.post(
+        "/admin/templates/new", {**filled, "do": "find", "find.allowed_group_ids": long, "description": ""}
+    )
+    assert answer.status_code == 200
+    assert f'"{long[:320]}"' in answer.text
+    assert long[:321] not in answer.text

@@ -22,7 +22,7 @@ from domain.actors import Permission
 from domain.audit_log import Kind
 from domain.directory import ApplicationValues, GroupValues, MappingValues, UserReplacement, UserValues
 from domain.errors import AccessError, ChangedMeanwhile, Invalid
-from domain.text import FilterText
+from domain.text import LONGEST_FILTER, FilterText
 from domain.versions import Expected
 from web import reading
 from web.authentication import Form
@@ -177,7 +177,7 @@ async def change_mapping(
             return visit.back(back, "There is no such group.", "problem")
         said = "Its members do not get the claim any more."
         return await _done(visit, lambda: applications.detach(db, mapping_id, held_by, by=visit.person), said, back)
-    name = reading.text(sent, "group")
+    name = reading.text(sent, "group")[:LONGEST_FILTER]
     group_id = await choices.by_name(db, Source.GROUPS, name)
     if group_id is None:
         wrong = f"There is no group “{name}”: choose one whose name contains it, or type another part." if name else ""
@@ -201,7 +201,7 @@ async def _application(
     view = await applications.get_application(db, app_id)
     mappings = await applications.list_mappings(db, position, app_id=app_id)
     attached = {group_id for mapping in mappings.items for group_id in mapping.group_ids}
-    sought = reading.text(given, "group") if given is not None else ""
+    sought = reading.text(given, "group")[:LONGEST_FILTER] if given is not None else ""
     return await visit.show(
         "admin_application.html",
         status=412 if changed else 422 if errors else 200,

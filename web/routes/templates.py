@@ -163,7 +163,7 @@ class Draft:
         """
         stored = before or cls()
         questions = {question.id: question for question in stored.questions}
-        count = min(int(number) if (number := reading.text(form, "questions")).isdecimal() else 0, _MOST_FIELDS)
+        count = min(_position(reading.text(form, "questions")) or 0, _MOST_FIELDS)
         return cls(
             name=reading.content(form, "name", stored.name),
             description=reading.content(form, "description", stored.description),
@@ -205,9 +205,9 @@ class Draft:
         if step == "add" and len(questions) < _MOST_FIELDS:
             return [*questions, Question()]
         verb, _, number = step.partition("-")
-        if not number.isdecimal() or int(number) >= len(questions):
+        at = _position(number)
+        if at is None or at >= len(questions):
             return questions
-        at = int(number)
         moved = questions.pop(at)
         if verb in {"up", "down"}:
             questions.insert(max(at - 1, 0) if verb == "up" else at + 1, moved)
@@ -260,6 +260,11 @@ class Draft:
         if errors:
             raise Invalid(*errors)
         return checked
+
+
+def _position(text: str) -> int | None:
+    """Return the number that a hidden field or a button of the editor says; None where it says none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None  # noqa: PLR2004 - as below
 
 
 def _minutes(text: str, name: str, errors: list[tuple[str, str]]) -> int:
