@@ -36,6 +36,8 @@ class _KnownCaller(SecurityBase):
             IssuerUnavailable: the token's issuer does not say which keys it signs with.
             TooManyCalls: this person calls too often.
         """
+        # The body first: its caller decides how long it takes to arrive, and may be deactivated meanwhile.
+        await request.body()
         token = _bearer_token(request.headers.getlist("authorization"))
         person = (await bearer_of(request, request.app.state.database, token)).person
         take_call(request, person)

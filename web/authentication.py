@@ -33,6 +33,8 @@ async def signed_in(request: Request) -> Person:
         SignInNeeded: there is none.
         TooManyCalls: this person calls too often.
     """
+    # The form first: its sender decides how long it takes to arrive, and may be deactivated meanwhile.
+    await request.body()
     cookies: Cookies = request.app.state.cookies
     token = cookies.session(request.cookies)
     person = None if token is None else await web_sessions.holder(request.app.state.database, token)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -15,6 +17,7 @@ from api.issuers import Issuers
 from api.lifecycle import Step
 from db import access_tokens, groups, identities, submission, tokens, web_sessions
 from db.administrators import OPERATOR
+from domain.actors import Permission
 from domain.deciding import deactivated_since
 from domain.errors import AccessError
 from domain.states import Action
@@ -22,7 +25,7 @@ from domain.submission import Submission
 from settings import OidcIssuer
 from tests.api.house import House, Somebody
 from tests.api.problem import check_problem
-from tests.scim.provider import Provider, user
+from tests.scim.provider import GROUP, Provider, user
 from tests.tokens.issuer import AUDIENCE, Issuer, serve_issuer
 from tests.tokens.shop import Shop, check_oauth_error
 
@@ -229,6 +232,32 @@ class TestIdempotencyKeys:
             for at in (*since, *since)
         ]
         assert len({step.id for step in steps}) == len(since)
+
+
+class TestBodiesThatAreUnderWay:
+    """The call began before the deactivation, and its body arrives afterwards."""
+
+    @pytest.mark.parametrize(
+        ("method", "path", "sent"),
+        [
+            ("POST", "/api/v1/api-tokens", {"name": "late"}),
+            ("POST", "/scim/v2/Groups", {"schemas": [GROUP], "displayName": "late"}),
+            ("POST", "/api/v1/scheduled-tasks/{id}/run", {}),
+        ],
+    )
+    async def test_do_nothing(
+        self, shop: Shop, provider: Provider, method: str, path: str, sent: dict[str, Any]
+    ) -> None:
+        manager = await shop.house.person(f"manager-{uuid4().hex[:8]}", *Permission)
+
+        async def late() -> AsyncIterator[bytes]:
+            await _off_and_on(shop.house, provider, manager)
+            yield json.dumps(sent).encode()
+
+        headers = {"Authorization": f"Bearer {manager.token}", "Content-Type": "application/json"}
+        url = path.format(id=manager.id)
+        answer = await shop.house.client.request(method, url, content=late(), headers=headers)
+        assert answer.status_code == 401, answer.text
 
 
 async def _session(shop: Shop) -> object:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 import httpx
@@ -14,11 +15,14 @@ from fastapi.routing import iter_route_contexts
 from psycopg.types.json import Jsonb
 from starlette.routing import Mount
 
-from db import web_sessions
+from db import users, web_sessions
+from db.administrators import OPERATOR
+from domain.directory import UserReplacement
 from tests.api.house import House, settings
 from tests.conftest import Databases
 from tests.web.conftest import ORIGIN, Visitor, open_pages, shown, visitor
 from web.app import create_app
+from web.cookies import Cookies
 from web.routes.sign_in import local
 
 _ANYBODYS: Final = "/sign-in"
@@ -382,3 +386,22 @@ async def test_no_form_makes_a_page_fail(root: Visitor, filled: dict[str, str], 
             )
             assert answer.status_code < 500, (path, shown(answer))
             assert refused in {None, answer.status_code}, (path, answer.status_code)
+
+
+async def test_a_form_that_arrives_after_a_deactivation_does_nothing(house: House) -> None:
+    dana = await house.person(f"dana-{uuid4().hex[:8]}")
+    page = await visitor(house, dana)
+    jar: Cookies = house.app.state.cookies
+    form = urlencode({"form_token": jar.form_token(page.session), "name": "late"})
+
+    async def late() -> AsyncIterator[bytes]:
+        for active in (False, True):
+            values = UserReplacement(email=dana.email, name="Dana", active=active)
+            await users.replace(house.db, OPERATOR, dana.id, values)
+        yield form.encode()
+
+    cookie = "; ".join(f"{name}={value}" for name, value in page.cookies.items())
+    headers = {"Cookie": cookie, "Content-Type": "application/x-www-form-urlencoded", "Origin": ORIGIN}
+    answer = await house.client.post("/tokens", content=late(), headers=headers)
+    assert answer.status_code == 401
+    assert "justiam_" not in answer.text
