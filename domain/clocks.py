@@ -56,11 +56,12 @@ def next_runs(cron: str | None, time_zone: str, runs: Sequence[datetime], since:
 
     Args:
         cron: the expression, as `domain.cron.checked_cron` returns it; None for an interval, which no clock concerns.
-        time_zone: what it is read in. A name that is none any more is taken for UTC.
+        time_zone: what it is read in, in upper or lower case: earlier versions stored `europe/berlin`.
+            A name that is none any more is taken for UTC.
         runs: as Temporal has them, the soonest first.
         since: where to begin.
     """
-    zone = ZoneInfo(time_zone if time_zone.lower() in time_zones() else "UTC")
+    zone = ZoneInfo(time_zones().get(time_zone.lower(), "UTC"))
     changes = [] if cron is None else _clock_changes(cron, zone, runs, since)
     return NextRuns(items=[run.astimezone(zone) for run in runs], clock_changes=changes)
 

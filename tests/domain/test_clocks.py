@@ -60,3 +60,11 @@ def test_are_looked_at_only_until_the_last() -> None:
 def test_are_in_any_time_zone_that_a_task_can_have() -> None:
     for name in time_zones().values():
         assert ZoneInfo(name).key == name
+
+
+@pytest.mark.parametrize(
+    ("stored", "offset"), [("europe/berlin", 1), ("posix/Europe/Berlin", 0), ("localtime", 0), ("Factory", 0)]
+)
+def test_are_said_for_time_zones_that_earlier_versions_stored(stored: str, offset: int) -> None:
+    found = next_runs("0 9 * * *", stored, [SINCE], SINCE)
+    assert [run.utcoffset() for run in found.items] == [timedelta(hours=offset)]
