@@ -19,6 +19,8 @@ _SEVERAL: Final = frozenset({"emails", "members"})
 """Attributes of which a remove may name some values."""
 _REQUIRED: Final = frozenset({"username", "emails"})
 """Attributes of a User that cannot be empty."""
+_NO: Final = frozenset({"false", "0", "0.0", "f", "n", "no", "off"})
+"""What the library reads as false, as text in lower case."""
 _READ_ONLY: Final = frozenset({"id", "meta"})
 
 
@@ -79,7 +81,7 @@ def says_inactive(values: Iterable[tuple[str, Any]]) -> bool:
             resource.
     """
     said = list(_said_of_activity(values))
-    return bool(said) and (said[-1] is False or str(said[-1]).lower() in {"false", "0"})
+    return bool(said) and isinstance(said[-1], bool | int | float | str) and str(said[-1]).lower() in _NO
 
 
 def _said_of_activity(values: Iterable[tuple[str, Any]]) -> Iterator[Any]:

@@ -93,6 +93,7 @@ def test_what_is_superfluous_beside_it(beside: dict[str, Any]) -> None:
         {"op": "Replace", "path": "active", "value": "False"},
         {"op": "REPLACE", "path": "active", "value": "false"},
         {"op": "add", "path": "active", "value": False},
+        *({"op": "replace", "path": "active", "value": value} for value in (0, 0.0, "0", "off", "F", "n", "No")),
         {"Op": "replace", "Path": "Active", "Value": False},
         {"op": "replace", "path": f"{USER}:active", "value": False},
         {"op": "replace", "path": USER, "value": {"active": False}},
