@@ -139,8 +139,8 @@ async def change_user(
 
     def decide(found: User) -> Revision | None:
         _check(_user(_seen(found)), expected)
-        account = scim.account(change(_user(found)))
-        return None if account == scim.account(_user(found)) else _revision(account)
+        account = scim.account(change(_user(found)), _user(found))
+        return None if account == scim.account(_user(found), _user(found)) else _revision(account)
 
     user, marked = await users.revise(db, caller, _id(user_id, _no_user), decide)
     return _user(user), marked
@@ -258,7 +258,9 @@ async def change_group(
             before = await _members(session, [group.id], named)
             resource = change(_group(group, before))
             was = [member.value for member in before[group.id]]
-            values = {"name": _group_name(resource), "external_id": scim.external_id(resource)}
+            # A name that stays is not checked: it may be older than a rule, which must not keep members from leaving.
+            name = group.name if resource.display_name == group.name else _group_name(resource)
+            values = {"name": name, "external_id": scim.external_id(resource, group.external_id)}
             to_be = await _people(session, resource.members or [])
             # Who is added by name stays by that name, whichever issuer had them in it before.
             joining = [user_id for user_id in to_be if named is not None or str(user_id) not in was]
@@ -384,7 +386,8 @@ def _before(start: int) -> int:
 
 
 def _revision(account: scim.Account, **columns: Any) -> Revision:  # noqa: ANN401 - as the columns are
-    values = UserValues(email=account.email, name=account.name, active=account.active)
+    # Unchecked: `scim.account` has checked what is new.
+    values = UserValues.model_construct(email=account.email, name=account.name, active=account.active, owner_id=None)
     told = {"user_name": account.user_name, "external_id": account.external_id, "profile": account.profile}
     return Revision(values, {**told, **columns})
 

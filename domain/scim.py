@@ -152,33 +152,45 @@ class Account:
     """What is given back as it was sent: displayName, the parts of the name, type and display of the address."""
 
 
-def account(user: User) -> Account:
+def account(user: User, before: User | None = None) -> Account:
     """The account of a User.
+
+    Args:
+        user: as a client sends it.
+        before: what is stored, where there is an account. Texts that stay as they are are not checked: they may be
+            older than a rule, which must not keep their person from being deactivated.
 
     Raises:
         Invalid: it has no address, or something in it is none of what it should be.
     """
-    user_name = _checked(_IDENTIFIER, "userName", user.user_name)
-    if (normal := sought_address(user_name)).casefold() != user_name.casefold():
+    was = before or User()
+    user_name = _checked(_IDENTIFIER, "userName", user.user_name, was.user_name)
+    if user_name != was.user_name and (normal := sought_address(user_name)).casefold() != user_name.casefold():
         # In Punycode, or in full width. Kept as all addresses are, so that any spelling finds it.
         user_name = normal
     address = _address_that_counts(user.emails or [])
-    email = _checked(_ADDRESS, "emails.value", address.value)
-    parts = {} if user.name is None else user.name.model_dump(exclude_none=True, by_alias=True)
+    address_before = _address_that_counts(was.emails) if was.emails else EmailAddress()
+    email = _checked(_ADDRESS, "emails.value", address.value, address_before.value)
+    parts = _parts(user)
+    parts_before = _parts(was)
     for part, text in parts.items():
-        _checked(_PART, f"name.{part}", text)
+        _checked(_PART, f"name.{part}", text, parts_before.get(part))
     display_name = user.display_name or None
-    name = _name_of(parts, user_name) if display_name is None else _checked(_NAME, "displayName", display_name)
+    name = (
+        _name_of(parts, user_name)
+        if display_name is None
+        else _checked(_NAME, "displayName", display_name, was.display_name)
+    )
     kind = {key: value for key in ("type", "display", "primary") if (value := getattr(address, key)) is not None}
     for part, value in kind.items():
         if isinstance(value, str):
-            _checked(_PART, f"emails.{part}", value)
+            _checked(_PART, f"emails.{part}", value, getattr(address_before, part))
     return Account(
         email=email,
         name=name,
         active=user.active is not False,
         user_name=None if user_name == email else user_name,
-        external_id=external_id(user),
+        external_id=external_id(user, was.external_id),
         profile={
             **({"displayName": name} if display_name else {}),
             **({"name": parts} if parts else {}),
@@ -187,13 +199,17 @@ def account(user: User) -> Account:
     )
 
 
-def external_id(resource: Resource[Any]) -> str | None:
+def external_id(resource: Resource[Any], before: str | None = None) -> str | None:
     """What the client calls a resource by.
+
+    Args:
+        resource: as a client sends it.
+        before: what is stored, which is not checked again.
 
     Raises:
         Invalid: it is too long, or more than a line.
     """
-    return _checked(_IDENTIFIER, "externalId", resource.external_id) if resource.external_id else None
+    return _checked(_IDENTIFIER, "externalId", resource.external_id, before) if resource.external_id else None
 
 
 def group_name(group: Group) -> str:
@@ -418,10 +434,17 @@ def _name_of(parts: Mapping[str, str], otherwise: str) -> str:
     try:
         return _NAME.validate_python(joined)
     except ValidationError:
-        return otherwise[:LONGEST_NAME]
+        return " ".join(otherwise[:LONGEST_NAME].split())
 
 
-def _checked(adapter: TypeAdapter[str], attribute: str, value: object) -> str:
+def _parts(user: User) -> dict[str, str]:
+    return {} if user.name is None else user.name.model_dump(exclude_none=True, by_alias=True)
+
+
+def _checked(adapter: TypeAdapter[str], attribute: str, value: object, before: str | None = None) -> str:
+    """Return `value` as it is kept; what equals `before`, which is stored, as it is."""
+    if before is not None and value == before:
+        return before
     try:
         return adapter.validate_python(value)
     except ValidationError as error:

@@ -178,3 +178,38 @@ async def test_a_patch_with_a_value_in_a_remove_is_carried_out_as_a_whole(standi
         {"op": "Remove", "path": "members", "value": [{"value": made["id"]}]},
     )
     assert (answer.status_code, await standing_provider.members(team["id"])) == (204, [])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("user_name", "da\u200bna@example.com"),
+        ("email", "da\u200bna@example.com"),
+        ("email", "d" * 70 + "@example.com"),
+        ("name", "Dana\u202e"),
+        ("external_id", "\u3164"),
+    ],
+)
+async def test_what_was_stored_before_a_rule_does_not_keep_anybody(provider: Provider, column: str, value: str) -> None:
+    dana = await provider.make("dana")
+    path = f"/Users/{dana['id']}"
+    async with provider.house.db.connection() as connection:
+        await connection.execute(f"UPDATE users SET {column} = %s WHERE id = %s", [value, dana["id"]])  # noqa: S608
+    answer = await provider.patch(path, OFF)
+    assert (answer.status_code, answer.json()["active"]) == (200, False)
+    read = await provider.get(path)
+    answer = await provider.send("PUT", path, {**read, "active": True})
+    assert (answer.status_code, answer.json()["active"]) == (200, True)
+    # What is new is held to the rules.
+    refused = await provider.send("PUT", path, {**read, "displayName": "Dana\u200b"})
+    assert refused.status_code == 400
+
+
+async def test_a_name_from_before_a_rule_does_not_keep_members_in_a_group(provider: Provider) -> None:
+    dana = await provider.make("dana")
+    crew = await provider.make_group("crew", dana["id"])
+    async with provider.house.db.connection() as connection:
+        await connection.execute("UPDATE groups SET name = 'crew\u200b' WHERE id = %s", [crew["id"]])
+    gone = {"op": "remove", "path": f'members[value eq "{dana["id"]}"]'}
+    assert (await provider.patch(f"/Groups/{crew['id']}", gone)).status_code == 204
+    assert await provider.members(crew["id"]) == []

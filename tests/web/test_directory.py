@@ -89,6 +89,10 @@ async def test_a_person_is_made_renamed_and_deactivated(house: House, root: Visi
     assert "Deactivated" in shown(await root.get(bot.headers["location"]))
     assert "Dana is active again." in shown(await root.follow(await root.post(here, {"do": "activate"})))
     assert (await dana.get("/admin/people")).status_code == 403
+    # A name that is older than a rule keeps nobody active.
+    async with house.db.connection() as connection:
+        await connection.execute("UPDATE users SET name = %s WHERE id = %s", ["Da\u200bna", here.rpartition("/")[2]])
+    assert "is deactivated." in shown(await root.follow(await root.post(here, {"do": "deactivate"})))
 
 
 async def test_people_are_found_by_a_part_of_their_address(house: House, root: Visitor) -> None:

@@ -271,12 +271,15 @@ async def change_person(
     before = await users.get(db, user_id)
     # Only these buttons say whether the account is active: it may have been deactivated since the page was shown.
     active = {"deactivate": False, "activate": True}.get(reading.text(sent, "do"))
-    if "email" in sent:
-        shown, expected = _account(sent), reading.expected(sent)
-    else:
-        shown, expected = {"email": before.email, "name": before.name}, Expected(frozenset({before.version}))
+    expected = reading.expected(sent) if "email" in sent else Expected(frozenset({before.version}))
     try:
-        values = _checked(UserReplacement, {**shown, "active": active, "owner_id": before.owner_id})
+        if "email" in sent:
+            values = _checked(UserReplacement, {**_account(sent), "active": active, "owner_id": before.owner_id})
+        else:
+            # Unchecked: what is stored may be older than a rule, which must not keep anybody from being deactivated.
+            values = UserReplacement.model_construct(
+                email=before.email, name=before.name, active=active, owner_id=before.owner_id
+            )
         try:
             view, marked = await users.replace(db, visit.person, user_id, values, expected)
             await temporal.reconcile(marked)
