@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, Final
 
 import psycopg
+from sqlalchemy.exc import SQLAlchemyError
 
 from db import administrators, tokens, users
 from db.database import Database
@@ -102,7 +103,7 @@ async def renew(database_url: str, person: Somebody) -> None:
             async with Database(database_url, max_connections=1) as db:
                 person.token = (await tokens.create_token(db, person.id, "soak", _TOKEN)).token
                 return
-        except (psycopg.Error, OSError, Invalid):
+        except (psycopg.Error, SQLAlchemyError, OSError, Invalid):
             await asyncio.sleep(0.5)
 
 
