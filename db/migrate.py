@@ -76,11 +76,6 @@ def heads() -> list[str]:
     return list(ScriptDirectory.from_config(_config()).get_heads())
 
 
-def is_current(connection: Connection) -> bool:
-    """Whether a database has this version's schema."""
-    return _heads(connection) == tuple(heads())
-
-
 def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
