@@ -367,6 +367,11 @@ class Settings(ProgramSettings):
     temporal_rpc_timeout_secs: float = Field(
         default=10.0, gt=0, le=120, description="Seconds that one call to Temporal may take before it counts as failed"
     )
+    workflow_sandbox: bool = Field(
+        default=False,
+        description="Run workflows in Temporal's sandbox, which stops nondeterministic calls at run time and triples "
+        "the worker's processor time for each workflow: for development of workflows",
+    )
     trust_signal_actors: bool = Field(
         default=False,
         description="Believe the `actor` of a signal that carries no proof: for development only, since anyone who may "

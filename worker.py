@@ -16,7 +16,8 @@ from psycopg import Error as DatabaseError
 from psycopg_pool import PoolTimeout
 from temporalio.client import Client
 from temporalio.service import RPCError
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 import logs
 import temporal_client
@@ -175,8 +176,17 @@ def worker(stores: Stores, settings: Settings) -> Worker:
             DeliveryWorkflow,
         ],
         activities=[*transitions.all, *RunActivities(stores.db).all, *deliveries.all, sweeps.sweep],
+        workflow_runner=workflow_runner(settings),
         graceful_shutdown_timeout=_GRACE,
     )
+
+
+def workflow_runner(settings: Settings) -> WorkflowRunner:
+    """Return what runs workflow code: without the sandbox unless the setting asks for it.
+
+    Tests run in the sandbox, a lint forbids what it forbids, and stored histories replay; so programs do without it.
+    """
+    return SandboxedWorkflowRunner() if settings.workflow_sandbox else UnsandboxedWorkflowRunner()
 
 
 async def setup_temporal(settings: Settings) -> list[str]:

@@ -52,6 +52,9 @@ structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The programs that people run do without the sandbox. Every worker that runs inside of the tests has it.
+os.environ["JUSTIAM_WORKFLOW_SANDBOX"] = "true"
+
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is made in it has a name of its own
 _ROOM_BYTES: Final = 4 * 2**30
 _TEST_SERVER: Final = Path(sys.executable).parent / "temporal-test-server"

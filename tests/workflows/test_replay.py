@@ -7,7 +7,8 @@ from importlib.metadata import version
 import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Replayer
+from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from temporalio.workflow import NondeterminismError
 
 from tests.workflows import histories
@@ -19,13 +20,18 @@ from workflows.access_request import AccessRequestWorkflow
 STORED = histories.stored()
 
 
-def replayer(workflow: type) -> Replayer:
-    return Replayer(workflows=[workflow], data_converter=pydantic_data_converter)
+def replayer(workflow: type, runner: WorkflowRunner | None = None) -> Replayer:
+    return Replayer(
+        workflows=[workflow],
+        workflow_runner=runner or SandboxedWorkflowRunner(),
+        data_converter=pydantic_data_converter,
+    )
 
 
+@pytest.mark.parametrize("runner", [SandboxedWorkflowRunner(), UnsandboxedWorkflowRunner()], ids=["sandbox", "program"])
 @pytest.mark.parametrize("name", STORED)
-async def test_a_stored_history_replays(name: str) -> None:
-    await replayer(AccessRequestWorkflow).replay_workflow(STORED[name])
+async def test_a_stored_history_replays(name: str, runner: WorkflowRunner) -> None:
+    await replayer(AccessRequestWorkflow, runner).replay_workflow(STORED[name])
 
 
 def test_every_way_has_a_stored_history() -> None:
