@@ -18,7 +18,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 # What pip-audit is given, e.g. another database
 AUDIT_ARGS ?=
-# What the benchmark is given
+# Arguments of the benchmark; --help lists them
 BENCH_ARGS ?=
 # What the endurance run is given
 SOAK_ARGS ?=
@@ -78,7 +78,7 @@ fuzz: $(STAMP) ## Send the service what its OpenAPI document makes of chance (FU
 		--fuzz-cases=$(FUZZ_CASES) --fuzz-seed=$(FUZZ_SEED) tests/api/test_fuzzing.py
 
 .PHONY: bench
-bench: $(STAMP) ## Measure the service as a ratio to its floor (BENCH_ARGS="--expiries 500")
+bench: $(STAMP) ## Measure what people run beside its floor and a control (BENCH_ARGS="--repetitions 1 --columns 'on disk'")
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 .PHONY: bench-rows

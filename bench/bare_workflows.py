@@ -1,4 +1,4 @@
-"""Bare workflows, in a module of their own: the sandbox imports it anew for each."""
+"""Bare workflows: what Temporal does for a grant with nothing of ours on top."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 from temporalio import workflow
 
 TASK_QUEUE: Final = "bench-floor"
-_SHORT: Final = timedelta(milliseconds=1)
+_LIFETIME: Final = timedelta(hours=8)
 
 
 @workflow.defn
-class FloorLifecycle:
-    """One update, then one timer."""
+class FloorGrant:
+    """What a grant needs at least: one update, then a timer that runs for hours."""
 
     def __init__(self) -> None:
         self._decided = False
@@ -22,11 +22,11 @@ class FloorLifecycle:
     async def run(self) -> None:
         """Wait for the update, then for the timer."""
         await workflow.wait_condition(lambda: self._decided)
-        await workflow.sleep(_SHORT)
+        await workflow.sleep(_LIFETIME)
 
     @workflow.update
     async def decide(self) -> bool:
-        """The one update."""
+        """Accept the one update."""
         self._decided = True
         return True
 

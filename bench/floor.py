@@ -1,6 +1,6 @@
 """The floor: what the servers do with nothing of ours on top.
 
-A bare workflow that takes one update and one timer, and a bare FastAPI route with one indexed SELECT.
+A bare workflow that takes one update and then waits for a timer, and a bare FastAPI route with one indexed SELECT.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from bench.bare_workflows import TASK_QUEUE, FloorLifecycle, FloorTimer
+from bench.bare_workflows import TASK_QUEUE, FloorGrant, FloorTimer
 
 
 async def work(address: str) -> None:
     """Serve the bare workflows until cancelled."""
     client = await Client.connect(address, data_converter=pydantic_data_converter)
-    async with Worker(client, task_queue=TASK_QUEUE, workflows=[FloorLifecycle, FloorTimer]):
+    async with Worker(
+        client,
+        task_queue=TASK_QUEUE,
+        workflows=[FloorGrant, FloorTimer],
+        # As the product's worker.
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    ):
         await asyncio.Event().wait()
 
 

@@ -5,18 +5,31 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Final, TypeVar
 
 import psutil
 
 T = TypeVar("T", int, float)
 
+PROGRAMS: Final = {
+    "worker": "justiam worker",
+    "API": "justiam api",
+    "floor worker": "-m bench.floor",
+    "floor API": "bench.floor:app",
+    "control": "bench.control:app",
+    "Temporal": "temporal server",
+    "PostgreSQL": "postgres",
+}
+"""Programs by the part of their command line that tells them apart."""
+
 
 @contextmanager
-def process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
-    """A program that runs until the end of the block."""
-    running = subprocess.Popen(command, env=environment)
+def process(command: list[str], environment: dict[str, str], *, output: Path | None = None) -> Iterator[None]:
+    """Run a program until the end of the block; what it prints goes to `output`, where that is given."""
+    with output.open("wb") if output else nullcontext() as file:
+        running = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
     try:
         yield
     finally:
@@ -41,8 +54,8 @@ def _of_each(measure: Callable[[psutil.Process], T]) -> dict[str, T]:
             command, value = " ".join(child.cmdline()), measure(child)
         except psutil.NoSuchProcess:
             continue
-        for name in ("justiam worker", "justiam api", "bench.floor:app", "temporal", "postgres"):
-            if name in command:
+        for name, part in PROGRAMS.items():
+            if part in command:
                 found[name] = found[name] + value if name in found else value
                 break
     return found
