@@ -104,6 +104,7 @@ async def start(
     client: Client,
     head: Head,
     *,
+    state: RequestState | None = None,
     rpc_timeout: timedelta = _CALL,
     signal: str | None = None,
     conflict: WorkflowIDConflictPolicy = WorkflowIDConflictPolicy.USE_EXISTING,
@@ -113,6 +114,7 @@ async def start(
     Args:
         client: of Temporal.
         head: the request.
+        state: what a new workflow begins with; None has it load the record.
         rpc_timeout: of one attempt at the call.
         signal: sent to the workflow, whether it ran before or not.
         conflict: FAIL to be told where one runs already.
@@ -123,7 +125,7 @@ async def start(
     """
     await client.start_workflow(
         AccessRequestWorkflow.run,
-        AccessRequestInput(request_id=head.id),
+        AccessRequestInput(request_id=head.id, state=state),
         start_signal=signal,
         rpc_timeout=rpc_timeout,
         **head.start_options | {"id_conflict_policy": conflict},

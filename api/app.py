@@ -38,6 +38,7 @@ from api.routes import (
     users,
 )
 from api.signing import KeyRing
+from api.start_marks import StartMarks
 from db.database import Database
 from db.secrets import SecretVault
 from db.signing_keys import Vault
@@ -69,7 +70,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Database(
                 chosen.database_url.get_secret_value(), max_connections=chosen.database_pool_max
             ) as app.state.database,
-            Orchestrator(chosen) as app.state.orchestrator,
+            StartMarks(app.state.database) as start_marks,
+            Orchestrator(chosen, start_marks) as app.state.orchestrator,
             Issuers(chosen.oidc_issuers, leeway_secs=chosen.oidc_leeway_secs) as app.state.issuers,
         ):
             app.state.readiness = readiness = Readiness(app.state.database, app.state.orchestrator)

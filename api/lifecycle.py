@@ -78,12 +78,13 @@ async def submit(
         AccessError: as `db.submission.submit`.
     """
     submitted = await submission.submit(db, caller, sent, longest_mins=longest_mins, idempotency_key=idempotency_key)
-    async with db.connection() as connection:
-        view, _ = await _existing(connection, submitted.request_id)
-    if submitted.created:
-        metrics.SUBMISSIONS.inc()
-        await temporal.start(_head(view))
-    return view
+    if submitted.view is None:
+        async with db.connection() as connection:
+            view, _ = await _existing(connection, submitted.request_id)
+        return view
+    metrics.SUBMISSIONS.inc()
+    await temporal.start(_head(submitted.view), submitted.state)
+    return submitted.view
 
 
 async def take(db: Database, temporal: Orchestrator, step: Step) -> Taken:

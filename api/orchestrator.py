@@ -22,6 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 import temporal_client
 from activities import dispatching, processes, schedules
 from activities.processes import Head
+from api.start_marks import StartMarks
 from db.database import Database
 from domain.deciding import Person
 from domain.errors import ERRORS_BY_CODE, OrchestratorUnavailable, refusal
@@ -50,13 +51,15 @@ task was refused, because a signal came in between, say."""
 class Orchestrator:
     """Talks to Temporal on behalf of one API process; connects with the first call."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, marks: StartMarks | None = None) -> None:
+        # None: workers clear the marks of submissions.
         self._settings = settings
         self._timeout = timedelta(seconds=settings.temporal_rpc_timeout_secs)
         self.proofs = ProofKey(settings.secret_key.get_secret_value())
         self._client: Client | None = None
         self._unwritten = False
         """True after a write got no answer, until `is_reachable` sees Temporal write again."""
+        self._marks = marks
 
     async def __aenter__(self) -> Self:
         self._client = await temporal_client.connect(self._settings, lazy=True)
@@ -65,14 +68,22 @@ class Orchestrator:
     async def __aexit__(self, *_: object) -> None:
         self._client = None
 
-    async def start(self, head: Head) -> None:
-        """Start a request's workflow. A request is accepted without it: what fails here, a worker does later."""
+    async def start(self, head: Head, state: RequestState | None = None) -> None:
+        """Start a request's workflow. A request is accepted without it: what fails here, a worker does later.
+
+        Args:
+            head: the request.
+            state: what the workflow begins with; None has it load the record, which clears the mark of the submission.
+        """
         try:
             async with _at_most(_START):
-                await processes.start(self._connected, head, rpc_timeout=_START)
+                await processes.start(self._connected, head, state=state, rpc_timeout=_START)
         except UNREACHABLE as error:
             self._unwritten = True
             _log.warning("workflow_not_started", request_id=str(head.id), error=_said(error))
+        else:
+            if state is not None and self._marks is not None:
+                self._marks.started(head.id)
 
     async def decide(
         self,

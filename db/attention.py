@@ -7,6 +7,7 @@ nobody is left who could decide.
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -20,8 +21,13 @@ UNANSWERED: Final = """
 """
 """Whether a workflow should have looked at the open row `r` by now; one that goes on does so at once."""
 
+START_GRACE: Final = timedelta(seconds=10)
+"""The API starts the workflow right after the commit; where that is not confirmed by then, a worker does.
+
+Longer than a start takes when hundreds are submitted at once: a workflow that is told again has more to do."""
+
 _MARK: Final = """
-    UPDATE access_requests SET attention_at = coalesce(attention_at, now())
+    UPDATE access_requests SET attention_at = least(attention_at, now())
     WHERE id IN (
         SELECT id FROM access_requests
         WHERE (status IN ('pending', 'approved') AND requester_id = ANY(%(user_ids)s))
@@ -70,3 +76,20 @@ async def mark_one(connection: Connection, request_id: UUID) -> None:
         " AND status IN ('pending', 'approved')",
         [request_id],
     )
+
+
+async def clear_started(db: Database, request_ids: Collection[UUID]) -> None:
+    """Clear the marks that submissions left on these requests; a mark that came later stays.
+
+    Args:
+        db: the record.
+        request_ids: requests whose workflows run with the state of their submission.
+    """
+    async with db.connection() as connection:
+        await connection.execute(
+            """
+            UPDATE access_requests SET attention_at = NULL
+            WHERE id = ANY(%s) AND attention_at = created_at + %s
+            """,
+            [list(request_ids), START_GRACE],
+        )

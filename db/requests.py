@@ -110,8 +110,8 @@ class MessageView(BaseModel):
 
 _OVER: Final = "(r.status = 'approved' AND r.expires_at <= now())"
 
-_VIEW: Final = f"""
-    SELECT r.id, r.template_id, r.template_name, r.app_id, r.app_name, r.requested_duration_mins, r.justification,
+VIEW: Final = f"""
+           r.id, r.template_id, r.template_name, r.app_id, r.app_name, r.requested_duration_mins, r.justification,
            r.custom_answers, r.decided_by, r.decided_at, r.decision_comment, r.created_at, r.escalated_at,
            r.expires_at, r.admins_decide, r.approver_group_ids, r.escalation_group_id,
            r.snapshot -> 'custom_fields' AS custom_fields, r.snapshot -> 'mappings' AS mappings,
@@ -132,6 +132,11 @@ _VIEW: Final = f"""
                                      ORDER BY array_position(r.approver_group_ids, g.id)), '[]')
             FROM groups g WHERE g.id = ANY(r.approver_group_ids)
                              OR (r.escalated_at IS NOT NULL AND g.id = r.escalation_group_id)) AS approver_groups
+"""
+"""The columns that `view` reads, of a row `r` of `access_requests` with its requester `u`."""
+
+_VIEW: Final = f"""
+    SELECT {VIEW}
     FROM access_requests r JOIN users u ON u.id = r.requester_id
 """
 
@@ -187,7 +192,7 @@ async def get(connection: Connection, request_id: UUID) -> tuple[RequestView, As
     """A request, and who was asked to decide it; None where there is none."""
     rows = await connection.execute(f"{_VIEW} WHERE r.id = %s", [request_id])
     row = await rows.fetchone()
-    return None if row is None else (_view(row), asked(row))
+    return None if row is None else (view(row), asked(row))
 
 
 async def list_mine(connection: Connection, person: Person, position: Position) -> Page[RequestView]:
@@ -351,11 +356,12 @@ async def _list(
         # for any pattern would read every request of everybody, where it fits everybody.
         prepare=None if prepare else False,
     )
-    views = [_view(row) for row in await rows.fetchall()]
+    views = [view(row) for row in await rows.fetchall()]
     return Page.dated(views, position, lambda view: (view.created_at, view.id))
 
 
-def _view(row: dict[str, Any]) -> RequestView:
+def view(row: dict[str, Any]) -> RequestView:
+    """Return a request from its row with `VIEW`."""
     return RequestView.model_validate({**row, "workflow_id": workflow_id(row["id"])}, context=STORED)
 
 

@@ -247,6 +247,24 @@ async def make_blocking(connection: Connection, change: Change, *, holder: str, 
     )
 
 
+async def has_passed(connection: Connection, request_id: UUID, holder: str) -> bool:
+    """Return whether the run that this approval had to wait for has succeeded.
+
+    Args:
+        connection: in the transaction of the approval.
+        request_id: the request.
+        holder: as in `make_blocking`.
+    """
+    rows = await connection.execute(
+        """
+        SELECT FROM task_runs
+        WHERE request_id = %s AND holder = %s AND failure_mode = 'block' AND status = 'succeeded' LIMIT 1
+        """,
+        [request_id, holder],
+    )
+    return await rows.fetchone() is not None
+
+
 async def begin(db: Database, attempt: Attempt) -> ScriptOrder | None:
     """Take a run into hand for an attempt; the same attempt begins once, and gets a new ticket when it asks again.
 

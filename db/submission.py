@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
-from db import deliveries, people, runs
+from db import deliveries, people, requests, runs, transitions
+from db.attention import START_GRACE
 from db.database import Connection, Database
+from db.requests import RequestView
 from db.runs import Change
 from db.timeline import add_to_timeline
 from db.transitions import next_to_ask
@@ -28,13 +29,13 @@ from domain.submission import Submission
 from domain.tasks import TRIGGER_EVENTS
 from domain.templates import NotificationPolicy, Snapshot, TemplateValues, TriggerFailureMode, check_duration
 from domain.text import STORED, is_visible
+from domain.transitions import RequestState
 
+_SUBMITTED: Final = f"""
+    SELECT {requests.VIEW}, r.snapshot, {transitions.STATE}
+    FROM access_requests r JOIN users u ON u.id = r.requester_id WHERE r.id = %s
+"""
 _CHANCE: Final = random.SystemRandom()
-_START_GRACE: Final = timedelta(seconds=10)
-"""The API starts the workflow right after the commit; where that is not confirmed by then, a worker does.
-
-More than a first look at the record takes when hundreds are submitted at once: a workflow that is told again has one
-thing more to do."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Submitted:
 
     request_id: UUID
     created: bool
+    view: RequestView | None = field(default=None, compare=False)
+    """None where an earlier call made it."""
+    state: RequestState | None = field(default=None, compare=False)
+    """What its workflow begins with; None where the workflow has to begin with the record."""
 
 
 async def submit(
@@ -71,6 +76,9 @@ async def submit(
     try:
         async with db.transaction() as connection:
             request_id = await _submit(connection, requester, submission, longest_mins, idempotency_key, digest)
+            # Fetched after the block: its answer comes with that of the commit.
+            rows = await connection.execute(_SUBMITTED, [request_id])
+        row = await rows.fetchone() or {}
     except UniqueViolation as error:
         # Two sendings with the same key at the same moment: the slower one finds the faster one's request.
         if idempotency_key is not None:
@@ -79,7 +87,10 @@ async def submit(
                 return earlier
         msg = "You have a pending request for this template. Wait for its decision, or cancel it first."
         raise PendingRequestExists(msg) from error
-    return Submitted(request_id, created=True)
+    state = transitions.state(row)
+    # A step of the service is due at once: it needs the record anyway.
+    waits = state.decidable and not state.auto_approve
+    return Submitted(request_id, created=True, view=requests.view(row), state=state if waits else None)
 
 
 async def made_with(connection: Connection, requester: Person, idempotency_key: str) -> UUID | None:
@@ -162,7 +173,7 @@ async def _submit(
             "notified_ids": list(asked.people),
             "escalation_after_mins": template.escalation_after_mins,
             "escalated": asked.instead,
-            "grace": _START_GRACE,
+            "grace": START_GRACE,
             "idempotency_key": idempotency_key,
             "digest": digest if idempotency_key is not None else None,
         },

@@ -23,7 +23,7 @@ from domain import deciding, events
 from domain.actors import Permission, SystemActor, temporary_group_id, temporary_group_name
 from domain.addresses import sought_address
 from domain.deciding import Person, Standing
-from domain.errors import Forbidden, NotFound, RequestNotActive, RequestNotPending
+from domain.errors import Forbidden, NotFound, RequestNotActive, RequestNotPending, TriggerTaskFailed
 from domain.events import EVENT_OF, Event
 from domain.proofs import InvalidProof, ProofKey
 from domain.states import PEOPLES_ACTIONS, Action, Status, after
@@ -42,6 +42,7 @@ from domain.transitions import (
 from telemetry import metrics
 
 _UNKNOWN_ACTOR: Final = "unknown"
+_NOT_RUN: Final = "The task that has to succeed before the approval has not run. Approve the request again."
 
 DECIDABLE: Final = """
     (r.admins_decide OR r.status <> 'pending' OR EXISTS (
@@ -55,19 +56,22 @@ DECIDABLE: Final = """
 REQUESTER_ACTIVE: Final = people.still_counts("r.created_at")
 """Whether the requester `u` of a row `r` may have what it asks for."""
 
+STATE: Final = f"""
+    u.email AS requester_email, {REQUESTER_ACTIVE} AS requester_active, {DECIDABLE} AS decidable,
+    ARRAY(
+        SELECT g.name FROM groups g
+        WHERE g.id = ANY(r.approver_group_ids)
+           OR (r.escalated_at IS NOT NULL AND g.id = r.escalation_group_id)
+        ORDER BY array_position(r.approver_group_ids, g.id)
+    ) AS waiting_for,
+    (SELECT count(*) FROM access_request_timeline t WHERE t.request_id = r.id AND t.kind = 'refused') AS refusals
+"""
+"""What `state` reads beside the columns of a row `r` of `access_requests` with its requester `u`."""
+
 _ROW: Final = f"""
-    SELECT r.*, u.email AS requester_email, u.name AS requester_name,
-           {REQUESTER_ACTIVE} AS requester_active,
+    SELECT r.*, {STATE}, u.name AS requester_name,
            EXISTS (SELECT FROM integrations i WHERE i.enabled) AS integrated,
-           coalesce(u.owner_id, u.id) AS requester_principal_id,
-           {DECIDABLE} AS decidable,
-           ARRAY(
-               SELECT g.name FROM groups g
-               WHERE g.id = ANY(r.approver_group_ids)
-                  OR (r.escalated_at IS NOT NULL AND g.id = r.escalation_group_id)
-               ORDER BY array_position(r.approver_group_ids, g.id)
-           ) AS waiting_for,
-           (SELECT count(*) FROM access_request_timeline t WHERE t.request_id = r.id AND t.kind = 'refused') AS refusals
+           coalesce(u.owner_id, u.id) AS requester_principal_id
     FROM access_requests r JOIN users u ON u.id = r.requester_id
     WHERE r.id = %(request_id)s
 """
@@ -85,7 +89,7 @@ async def load(db: Database, request_id: UUID) -> RequestState | None:
             "UPDATE access_requests SET attention_at = NULL WHERE id = %s AND attention_at IS NOT NULL", [request_id]
         )
         row = await (await connection.execute(_ROW, {"request_id": request_id})).fetchone()
-    return None if row is None else _state(row)
+    return None if row is None else state(row)
 
 
 async def apply(
@@ -115,6 +119,12 @@ async def apply(
             if step.refusal is not None:
                 metrics.REFUSALS.labels(step.refusal).inc()
             return step
+        if transition.action is Action.APPROVE and blocks(step.row):
+            # The workflow has run it. One that was started with a forged state may have left it out.
+            passed = await runs.has_passed(connection, transition.request_id, step.key)
+            if not passed:
+                metrics.REFUSALS.labels(TriggerTaskFailed.code).inc()
+                return Outcome(state=state(step.row), refusal=TriggerTaskFailed.code, detail=_NOT_RUN)
         row = step.row | await _carry_out(connection, step, remind_before)
         if transition.action is Action.ESCALATE:
             row = cast(
@@ -122,7 +132,7 @@ async def apply(
                 await (await connection.execute(_ROW, {"request_id": transition.request_id})).fetchone(),
             )
     _count(step)
-    return Outcome(state=_state(row))
+    return Outcome(state=state(row))
 
 
 def _count(step: _Step) -> None:
@@ -150,7 +160,7 @@ async def begin_block(
         change = _change_of(step.row, step.key, Event.APPROVED, Action.APPROVE, {})
         run = await runs.make_blocking(connection, change, holder=step.key, at=transition.at)
     actor = step.actor if step.verified else None
-    return BlockBegun(outcome=Outcome(state=_state(step.row)), run=run, holder=step.key, actor=actor)
+    return BlockBegun(outcome=Outcome(state=state(step.row)), run=run, holder=step.key, actor=actor)
 
 
 async def end_block(db: Database, report: Report, request_id: UUID) -> RunNext:
@@ -212,13 +222,13 @@ async def _judge(
             verified=who.verified and person is not None,
             detail={"action": transition.action.value, "code": code, "reason": detail},
         )
-        return Outcome(state=_state(row), refusal=code, detail=detail)
+        return Outcome(state=state(row), refusal=code, detail=detail)
     if _is_over(row, transition.at) and transition.action is Action.REVOKE:
         # The service comes too late to end it for another reason: it has ended by itself.
         actor, key = SystemActor.EXPIRY.value, f"{transition.request_id}:expire"
         transition = transition.model_copy(update={"action": Action.EXPIRE, "actor": actor})
     if not _is_due(row, transition):
-        return Outcome(state=_state(row))
+        return Outcome(state=state(row))
     return _Step(transition, row, actor, who.verified, key, person)
 
 
@@ -365,7 +375,8 @@ async def _carry_out(connection: Connection, step: _Step, remind_before: timedel
     request_id = step.row["id"]
     assignments = ", ".join(f"{column} = %({column})s" for column in changes)
     await connection.execute(
-        f"UPDATE access_requests SET {assignments} WHERE id = %(id)s AND status = %(expected)s",
+        # The workflow adopts the row as this transaction read it under its lock, whatever marked it before.
+        f"UPDATE access_requests SET {assignments}, attention_at = NULL WHERE id = %(id)s AND status = %(expected)s",
         {**changes, "id": request_id, "expected": step.row["status"]},
     )
     event = EVENT_OF[step.transition.action]
@@ -435,7 +446,7 @@ async def _changes(connection: Connection, step: _Step) -> tuple[dict[str, Any],
     ending = {"ended_by": step.actor, "ended_at": at}
     match transition.action:
         case Action.APPROVE:
-            expires_at = at + _state(row).duration
+            expires_at = at + state(row).duration
             detail["expires_at"] = expires_at.isoformat()
             return {"status": Status.APPROVED.value, **decision, "expires_at": expires_at}, detail
         case Action.DENY:
@@ -545,21 +556,28 @@ async def _recorded(connection: Connection, key: str) -> AsyncCursor[DictRow]:
 def _same_answer(row: dict[str, Any], transition: Transition, done: dict[str, Any]) -> Outcome:
     """What was answered when this key was first carried out."""
     if done["kind"] == "refused":
-        return Outcome(state=_state(row), refusal=done["detail"]["code"], detail=done["detail"]["reason"])
+        return Outcome(state=state(row), refusal=done["detail"]["code"], detail=done["detail"]["reason"])
     if done["kind"] != EVENT_OF[transition.action].removeprefix("access_request."):
-        return Outcome(state=_state(row), refusal=Forbidden.code, detail="The proof or key was used before.")
-    return Outcome(state=_state(row))
+        return Outcome(state=state(row), refusal=Forbidden.code, detail="The proof or key was used before.")
+    return Outcome(state=state(row))
 
 
-def _state(row: dict[str, Any]) -> RequestState:
+def state(row: dict[str, Any]) -> RequestState:
+    """Return what a workflow knows of a request, from its row with `STATE`."""
     waiting_for = ["administrators"] if row["admins_decide"] else row["waiting_for"]
     return RequestState(
         **{name: row[name] for name in RequestState.model_fields if name in row and name != "waiting_for"},
         request_id=row["id"],
         auto_approve=row["snapshot"]["auto_approve"],
-        approval_blocks=(
-            row["snapshot"].get("trigger_task_id") is not None
-            and row["snapshot"].get("trigger_task_failure_mode") == TriggerFailureMode.BLOCK
-        ),
+        approval_blocks=blocks(row),
         waiting_for=waiting_for,
+    )
+
+
+def blocks(row: dict[str, Any]) -> bool:
+    """Return whether a task has to succeed before this request is approved (specification, Failure modes)."""
+    snapshot = row["snapshot"]
+    return (
+        snapshot.get("trigger_task_id") is not None
+        and snapshot.get("trigger_task_failure_mode") == TriggerFailureMode.BLOCK
     )

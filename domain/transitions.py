@@ -16,12 +16,6 @@ from domain.tasks import BlockingRun
 from domain.text import STORABLE
 
 
-class AccessRequestInput(BaseModel):
-    """All a workflow needs to start, or to start again: the rest is in the record."""
-
-    request_id: UUID
-
-
 class AccessRequestResult(BaseModel):
     """How it ended. `status` is null where the record does not know the request."""
 
@@ -134,6 +128,18 @@ class RequestState(BaseModel):
     def duration(self) -> timedelta:
         """How long a grant lasts from its decision."""
         return timedelta(minutes=self.requested_duration_mins)
+
+
+class AccessRequestInput(BaseModel):
+    """All a workflow needs to start, or to start again: the rest is in the record."""
+
+    request_id: UUID
+    state: RequestState | None = None
+    """The request as its submission committed it, which spares the first look at the record.
+
+    A hint: it serves to wait for decisions. Everyone who may write to the namespace can start a workflow with another
+    one, so the workflow loads the record before it takes a step by itself, and the transition judges each step by the
+    record. None: the workflow begins with the record."""
 
 
 class Outcome(BaseModel):

@@ -13,8 +13,9 @@ from activities.processes import Head
 from db import tasks, transitions
 from db.auditing import record_invariants
 from db.database import Database
+from domain.errors import TriggerTaskFailed
 from domain.states import Action, Status
-from domain.tasks import Report, TaskValues
+from domain.tasks import Ending, Report, RunResult, TaskValues
 from domain.transitions import Channel, Transition
 from tests.record import PROOFS, Cast, Record
 
@@ -58,7 +59,7 @@ class TestRecord:
         task = await tasks.create(db, TaskValues(name="checks", script="def run(): ..."))
         cast = await record.cast(trigger_task_id=task.id, trigger_task_failure_mode="block")
 
-        async def blocked(request_id: UUID) -> None:
+        async def approved(request_id: UUID, result: RunResult | None) -> None:
             key, at = str(uuid4()), datetime.now(UTC)
             approval = Transition(
                 request_id=request_id,
@@ -70,15 +71,21 @@ class TestRecord:
             )
             begun = await transitions.begin_block(db, PROOFS, approval, trust_claimed_actors=False)
             assert begun.run is not None
-            report = Report(run_id=begun.run.run_id, holder=begun.holder, at=at, result=None, error="It failed.")
+            error = None if result else "It failed."
+            report = Report(run_id=begun.run.run_id, holder=begun.holder, at=at, result=result, error=error)
             await transitions.end_block(db, report, request_id)
-            assert (await record.kinds(request_id))[-1] == "trigger_failed"
+            outcome = await transitions.apply(db, PROOFS, approval, trust_claimed_actors=False)
+            assert outcome.refusal == (None if result else TriggerTaskFailed.code)
+            assert (await record.kinds(request_id))[-1] == ("approved" if result else "trigger_failed")
 
         for ending in (Action.APPROVE, Action.DENY):
             request_id = await record.submit(cast.template, cast.requester)
-            await blocked(request_id)
-            await record.decide(request_id, ending, cast.approver)
-        await blocked(await record.submit(cast.template, cast.requester))
+            await approved(request_id, None)
+            if ending is Action.APPROVE:
+                await approved(request_id, RunResult(ending=Ending.SUCCEEDED))
+            else:
+                await record.decide(request_id, ending, cast.approver)
+        await approved(await record.submit(cast.template, cast.requester), None)
         assert await _broken(db) == {}
 
     @pytest.mark.parametrize(

@@ -78,8 +78,10 @@ class AccessRequestWorkflow:
     @workflow.init
     def __init__(self, start: AccessRequestInput) -> None:
         self._request_id = start.request_id
-        self._state: RequestState | None = None
-        self._loaded = False
+        # As it was submitted: good enough to wait for a decision, not to take a step.
+        self._state = start.state if start.state and start.state.request_id == start.request_id else None
+        self._submitted = self._state is not None
+        self._loaded = self._submitted
         self._stale = False
         self._changes = 0
         self._auto_tried = False
@@ -95,7 +97,11 @@ class AccessRequestWorkflow:
             # In the place of another request's workflow it would keep that one from ever being started.
             raise _refused(Forbidden.code, "A request's workflow has the id of its request.")
         try:
-            await self._load()
+            if self._submitted:
+                self._adopt(self._state)
+                self._submitted = True
+            else:
+                await self._load()
             await self._live()
         except (asyncio.CancelledError, ActivityError) as error:
             # Cancelled while it waited, or in the middle of a step.
@@ -185,6 +191,10 @@ class AccessRequestWorkflow:
             seen, wait = self._changes, None
             step = self._due_step(self._state)
             if step is not None:
+                if self._submitted:
+                    await self._load()
+                    continue
+                self._auto_tried = self._auto_tried or step.action is Action.APPROVE
                 if await self._take(step):
                     continue
                 wait = _LOOK_AGAIN
@@ -201,7 +211,6 @@ class AccessRequestWorkflow:
             over = state.expires_at is not None and state.expires_at <= now
             return ServiceStep(Action.EXPIRE, SystemActor.EXPIRY, "expire") if over else None
         if state.auto_approve and not self._auto_tried:
-            self._auto_tried = True
             return ServiceStep(Action.APPROVE, SystemActor.AUTO, "auto")
         if not state.decidable:
             # Nobody asked so far can decide. The escalation group first; where that was asked, the administrators.
@@ -385,6 +394,7 @@ class AccessRequestWorkflow:
 
     def _adopt(self, state: RequestState | None) -> None:
         self._state = state
+        self._submitted = False
         self._changes += 1
         if state is None:
             return

@@ -49,6 +49,16 @@ async def approved_and_expired(world: World) -> tuple[UUID, str | None]:
     return request_id, None
 
 
+async def begun_with_its_submission(world: World) -> tuple[UUID, str | None]:
+    cast = await world.record.cast(escalation_after_mins=30)
+    submitted = await world.submitted(cast)
+    request_id = await world.start_with(submitted, submitted.state)
+    await world.decide(request_id, Action.APPROVE, cast.approver)
+    await soon_over(world, request_id)
+    await world.ends(request_id)
+    return request_id, None
+
+
 async def denied(world: World) -> tuple[UUID, str | None]:
     cast = await world.record.cast()
     request_id = await world.request(cast)
@@ -247,6 +257,7 @@ async def still_running(world: World) -> tuple[UUID, str | None]:
 
 STORIES: Final[list[Story]] = [
     approved_and_expired,
+    begun_with_its_submission,
     denied,
     cancelled_by_its_requester,
     revoked_after_refusals,

@@ -22,15 +22,17 @@ from temporalio.worker import Worker
 import worker
 from activities import processes
 from activities.processes import Head
-from db import transitions
+from db import submission, transitions
 from db.database import Database
+from db.submission import Submitted
 from db.templates import TemplateView
 from domain.actors import workflow_id
 from domain.errors import AccessError, NotFound, refusal
 from domain.states import OPEN, Action, Status
+from domain.submission import Submission
 from domain.transitions import Channel, Decision, RequestState, Transition
 from settings import Settings
-from tests.record import PROOFS, SECRET, Account, Cast, Record
+from tests.record import LONGEST_MINS, PROOFS, SECRET, Account, Cast, Record
 from worker import Stores
 from workflows import names
 
@@ -123,6 +125,18 @@ class World:
     async def start(self, request_id: UUID, *, signal: str | None = None) -> None:
         """Start the workflow where none runs."""
         await processes.start(self.client, await self.head(request_id), signal=signal)
+
+    async def submitted(self, cast: Cast) -> Submitted:
+        """Submit a request as the API does, with the state for its workflow; start nothing."""
+        sent = Submission(template_id=cast.template.id, requested_duration_mins=60, justification="an incident")
+        person = await self.record.person(cast.requester)
+        return await submission.submit(self.db, person, sent, longest_mins=LONGEST_MINS)
+
+    async def start_with(self, submitted: Submitted, state: RequestState | None) -> UUID:
+        """Start a workflow that begins with `state`; return the request's id once it has begun."""
+        await processes.start(self.client, await self.head(submitted.request_id), state=state)
+        await self.has_looked(submitted.request_id)
+        return submitted.request_id
 
     async def head(self, request_id: UUID) -> Head:
         """What the workflow is started with."""
