@@ -24,6 +24,7 @@ from activities import dispatching, processes, schedules
 from activities.processes import Head
 from api.start_marks import StartMarks
 from db.database import Database
+from domain.actors import workflow_id
 from domain.deciding import Person
 from domain.errors import ERRORS_BY_CODE, OrchestratorUnavailable, refusal
 from domain.proofs import ProofKey
@@ -41,7 +42,7 @@ _NUDGE: Final = timedelta(seconds=2)
 """For all the workflows that one call nudges."""
 _MOST_NUDGED: Final = 200
 """By one call; a worker tells the others. A group may be asked in thousands of requests."""
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 4
 """Sends of a decision that Temporal drops. It is carried out once, however often it is sent."""
 _DROPPED: Final = frozenset({RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION})
 """How Temporal answers an update that arrived while its workflow's last task was under way, and one whose workflow
@@ -126,31 +127,52 @@ class Orchestrator:
     async def _update(
         self, head: Head, action: Action, decision: Decision, decision_id: str, patience: timedelta
     ) -> RequestState:
-        """Answered by the workflow; where that ends at this moment, by a new run of it from the record."""
+        """Return the workflow's answer; where none runs, that of one that is started from the record."""
         for attempt in range(_ATTEMPTS):
-            operation = head.start_operation()
+            # Nearly every decision finds its workflow waiting, and a start with it costs Temporal a fifth more.
+            send = self._send if attempt == 0 else self._send_with_start
             try:
-                state: RequestState = await self._connected.execute_update_with_start_workflow(
-                    action.value,
-                    decision,
-                    result_type=RequestState,
-                    start_workflow_operation=operation,
-                    id=self.proofs.update_id(decision_id),
-                    rpc_timeout=patience,
-                )
+                return await send(head, action, decision, decision_id, patience)
             except WorkflowUpdateFailedError as error:
                 if isinstance(error.cause, ApplicationError) and error.cause.type in ERRORS_BY_CODE:
                     raise refusal(error.cause.type, error.cause.message) from error
                 # The workflow ended before it could answer: terminated, say, because it did not go on.
                 if attempt == _ATTEMPTS - 1:
                     raise
-            except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
-                _seen(operation)
-                if not isinstance(error, RPCError) or error.status not in _DROPPED or attempt == _ATTEMPTS - 1:
+            except RPCError as error:
+                if error.status not in _DROPPED or attempt == _ATTEMPTS - 1:
                     raise
-            else:
-                return state
         raise AssertionError("unreachable")
+
+    async def _send(
+        self, head: Head, action: Action, decision: Decision, decision_id: str, patience: timedelta
+    ) -> RequestState:
+        state: RequestState = await self._connected.get_workflow_handle(workflow_id(head.id)).execute_update(
+            action.value,
+            decision,
+            result_type=RequestState,
+            id=self.proofs.update_id(decision_id),
+            rpc_timeout=patience,
+        )
+        return state
+
+    async def _send_with_start(
+        self, head: Head, action: Action, decision: Decision, decision_id: str, patience: timedelta
+    ) -> RequestState:
+        operation = head.start_operation()
+        try:
+            state: RequestState = await self._connected.execute_update_with_start_workflow(
+                action.value,
+                decision,
+                result_type=RequestState,
+                start_workflow_operation=operation,
+                id=self.proofs.update_id(decision_id),
+                rpc_timeout=patience,
+            )
+        except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            _seen(operation)
+            raise
+        return state
 
     async def signal(self, head: Head, person: Person, action: Action, comment: str, decision_id: str) -> None:
         """Hand a decision over without waiting for its outcome (`Prefer: respond-async`).

@@ -589,14 +589,20 @@ class TestWithoutTemporal:
         meanwhile: list[Action] = []
 
         async def lose(*_: Any, **options: Any) -> None:
-            options["start_workflow_operation"]._workflow_handle.set_exception(RuntimeError("nothing was started"))
+            if "start_workflow_operation" in options:
+                options["start_workflow_operation"]._workflow_handle.set_exception(RuntimeError("nothing was started"))
             for action in meanwhile:
                 await house.decide(request_id, action, stage.alice)
             meanwhile.clear()
             raise said
 
         monkeypatch.setattr(
-            house.app.state.orchestrator, "_client", SimpleNamespace(execute_update_with_start_workflow=lose)
+            house.app.state.orchestrator,
+            "_client",
+            SimpleNamespace(
+                execute_update_with_start_workflow=lose,
+                get_workflow_handle=lambda _: SimpleNamespace(execute_update=lose),
+            ),
         )
         # The request is still pending: the decision may be repeated, and the workflow is looked after.
         await house.attended(request_id)
