@@ -58,9 +58,9 @@ async def _run(settings: ScriptWorkerSettings) -> None:
         ),
         worker(client, http, settings),
     ):
-        warming = asyncio.create_task(compiling.warm_up(settings.script_cache_dir.expanduser()))
         _log.info("script_worker_started", temporal=settings.temporal_address, api=settings.script_api_url)
-        await warming
+        if settings.script_warm_up:
+            await compiling.warm_up(settings.script_cache_dir.expanduser())
         await asyncio.Event().wait()
 
 

@@ -341,6 +341,11 @@ class ScriptWorkerSettings(ProgramSettings):
         default=Path("~/.cache/justiam-scripts"),
         description="Where a script worker keeps compiled scripts; nobody else may write there",
     )
+    script_warm_up: bool = Field(
+        default=True,
+        description="Compile Go's library when a script worker starts, so that the first script in Go does not wait; "
+        "`justiam dev` does so when such a script is saved",
+    )
     script_slots: int = Field(default=4, ge=1, le=100, description="Scripts that one script worker runs at a time")
 
 

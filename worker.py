@@ -38,6 +38,7 @@ from workflows import names
 from workflows.access_request import AccessRequestWorkflow
 from workflows.delivery import DeliveryWorkflow
 from workflows.expiry_sweep import AccessRequestExpirySweep
+from workflows.preparation import PrepareGoWorkflow
 from workflows.task_run import ScheduledTaskWorkflow, TaskRunWorkflow
 
 _log = structlog.get_logger(__name__)
@@ -174,6 +175,7 @@ def worker(stores: Stores, settings: Settings) -> Worker:
             TaskRunWorkflow,
             ScheduledTaskWorkflow,
             DeliveryWorkflow,
+            PrepareGoWorkflow,
         ],
         activities=[*transitions.all, *RunActivities(stores.db).all, *deliveries.all, sweeps.sweep],
         workflow_runner=workflow_runner(settings),

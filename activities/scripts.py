@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.heartbeats import beating
 from domain.tasks import REDEEM_PATH, Ending, RunResult, ScriptJob, ScriptOrder
+from script_tasks import compiling
 from script_tasks.running import Approver, Job, run, unavailable
 from workflows import names
 
@@ -35,7 +36,7 @@ class ScriptActivities:
     @property
     def all(self) -> list[Callable[..., Any]]:
         """For the worker."""
-        return [self.run_script]
+        return [self.run_script, self.prepare_go]
 
     @activity.defn(name=names.RUN_SCRIPT)
     async def run_script(self, order: ScriptOrder) -> RunResult:
@@ -49,6 +50,12 @@ class ScriptActivities:
             result = await run(job, cache=self._cache)
             _log.info("script_ended", run_id=str(order.run_id), ending=result.ending, duration_ms=result.duration_ms)
             return result
+
+    @activity.defn(name=names.PREPARE_GO)
+    async def prepare_go(self) -> None:
+        """Compile Go's library, where that was not done before, so that the first script in Go does not wait for it."""
+        async with beating():
+            await compiling.warm_up(self._cache)
 
     async def _redeem(self, order: ScriptOrder) -> Job:
         for attempt in range(1, _REDEEM_ATTEMPTS + 1):

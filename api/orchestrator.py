@@ -16,6 +16,7 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -32,7 +33,9 @@ from domain.states import Action
 from domain.transitions import AccessRequestInput, Decision, RequestState
 from settings import Settings
 from temporal_client import UNREACHABLE
+from workflows import names
 from workflows.access_request import AccessRequestWorkflow
+from workflows.preparation import PrepareGoWorkflow
 
 _log = structlog.get_logger(__name__)
 
@@ -217,6 +220,20 @@ class Orchestrator:
                 await dispatching.start_run(self._connected, run_id, rpc_timeout=_START)
         except UNREACHABLE as error:
             _log.warning("run_not_started", run_id=str(run_id), error=_said(error))
+
+    async def prepare_go(self) -> None:
+        """Have a script worker compile Go's library; what fails here, the first run of a script in Go does."""
+        try:
+            async with _at_most(_START):
+                await self._connected.start_workflow(
+                    PrepareGoWorkflow.run,
+                    id=names.PREPARE_GO_ID,
+                    task_queue=names.TASK_QUEUE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    rpc_timeout=_START,
+                )
+        except UNREACHABLE as error:
+            _log.warning("go_not_prepared", error=_said(error))
 
     async def keep_schedule(self, db: Database, task_id: UUID) -> None:
         """Give a task the Schedule that the record says it has; what fails here, a worker does within a minute."""

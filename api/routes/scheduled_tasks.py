@@ -23,7 +23,7 @@ from db.tasks import TaskView
 from domain.clocks import NextRuns, next_runs
 from domain.deciding import Person
 from domain.errors import Invalid
-from domain.tasks import RunCause, TaskValues
+from domain.tasks import Language, RunCause, TaskValues
 from script_tasks import checking
 
 _log = structlog.get_logger(__name__)
@@ -62,6 +62,7 @@ async def create_task(
     await _check_script(values)
     view = await tasks.create(database, values)
     await temporal.keep_schedule(database, view.id)
+    await _prepare(temporal, view)
     response.headers["Location"] = f"/api/v1/scheduled-tasks/{view.id}"
     _log.info("task_created", task_id=str(view.id), name=view.name, by=str(caller.id))
     return tagged(response, view)
@@ -94,6 +95,7 @@ async def update_task(  # noqa: PLR0917 - what FastAPI brings
             raise
     view = await tasks.replace(database, task_id, values, expected)
     await temporal.keep_schedule(database, view.id)
+    await _prepare(temporal, view)
     _log.info("task_changed", task_id=str(view.id), name=view.name, by=str(caller.id))
     return tagged(response, view)
 
@@ -183,3 +185,9 @@ async def _set_paused(
     await temporal.keep_schedule(database, task_id)
     _log.info("task_paused" if paused else "task_resumed", task_id=str(task_id), by=str(caller.id))
     return view
+
+
+async def _prepare(temporal: Orchestrator, view: TaskView) -> None:
+    """Have Go's library compiled when a script in Go is saved, so that its first run does not wait for that."""
+    if view.language is Language.GO:
+        await temporal.prepare_go()

@@ -58,6 +58,8 @@ class ScriptWorker(Program):
             "JUSTIAM_TEMPORAL_NAMESPACE": NAMESPACE,
             "JUSTIAM_SCRIPT_API_URL": api_url,
             "JUSTIAM_SCRIPT_CACHE_DIR": str(cache),
+            # Compiling takes both processors for half a minute, when people begin to try the service.
+            "JUSTIAM_SCRIPT_WARM_UP": "false",
             "JUSTIAM_LOG_FORMAT": "console",
         }
 

@@ -117,6 +117,21 @@ class TestTasks:
         for method in ("GET", "PUT", "DELETE"):
             check_problem(await house.call(method, path, keeper, json=SENT), 404, "not_found")
 
+    async def test_in_go_have_its_library_compiled_when_they_are_saved(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prepared: list[str] = []
+
+        async def prepare_go() -> None:
+            prepared.append("go")
+
+        monkeypatch.setattr(house.app.state.orchestrator, "prepare_go", prepare_go)
+        made = (await house.call("POST", "/scheduled-tasks", house.admin, json={"name": "go", "script": GO})).json()
+        assert prepared == ["go"]
+        changed = {"name": "python", "script": PYTHON}
+        await house.call("PUT", f"/scheduled-tasks/{made['id']}", house.admin, json=changed)
+        assert prepared == ["go"]
+
     async def test_get_the_defaults_of_what_a_replacement_leaves_out(self, house: House) -> None:
         await _secret(house)
         made = (await house.call("POST", "/scheduled-tasks", house.admin, json=EVERYTHING)).json()

@@ -95,6 +95,8 @@ class TestRunning:
             "users",
         ]
         assert dev.query("SELECT 1") == [(1,)]
+        # Go's library is compiled when the first script in Go is saved, not while people begin to try the service.
+        assert not (dev.data_dir / "scripts" / "standard").exists()
         async with httpx.AsyncClient(follow_redirects=True) as http:
             for url in (f"{described['api_url']}/docs", described["temporal_ui_url"]):
                 assert (await http.get(url)).is_success

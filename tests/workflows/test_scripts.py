@@ -16,11 +16,13 @@ from temporalio.client import Client
 import script_worker
 from activities import dispatching
 from api.app import create_app
+from api.orchestrator import Orchestrator
 from db import runs
 from db.secrets import SecretVault
 from db.tables import ScheduledTask, Secret
 from domain.errors import TriggerTaskFailed
 from domain.states import Action, Status
+from script_tasks import compiling
 from settings import ScriptWorkerSettings
 from tests.conftest import Databases
 from tests.record import Cast
@@ -226,3 +228,19 @@ class TestBlock:
         assert "The request is still pending" in entries[-1]["detail"]["reason"]
         assert (entries[-1]["actor"], entries[-1]["verified"]) == (cast.approver.email, True)
         assert SECRET not in str(entries)
+
+
+async def test_go_is_prepared_by_a_script_worker(house: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling itself, which takes half a minute, is tried in tests/script_tasks."""
+    prepared: list[Path] = []
+
+    async def warm_up(cache: Path) -> None:
+        prepared.append(cache)
+
+    monkeypatch.setattr(compiling, "warm_up", warm_up)
+    async with Orchestrator(
+        house.settings.model_copy(update={"temporal_address": house.client.service_client.config.target_host})
+    ) as temporal:
+        await temporal.prepare_go()
+        await house.client.get_workflow_handle(names.PREPARE_GO_ID).result()
+    assert len(prepared) == 1
