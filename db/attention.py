@@ -70,9 +70,12 @@ async def mark_late(
 
 
 async def mark_one(connection: Connection, request_id: UUID) -> None:
-    """Mark one request, where it is open, so that its workflow is told to look at it within seconds."""
+    """Mark one request, where it is open, so that its workflow is told to look at it within seconds.
+
+    A later mark is replaced: that of a submission would be cleared once the start is confirmed.
+    """
     await connection.execute(
-        "UPDATE access_requests SET attention_at = now() WHERE id = %s AND attention_at IS NULL"
+        "UPDATE access_requests SET attention_at = now() WHERE id = %s AND coalesce(attention_at > now(), true)"
         " AND status IN ('pending', 'approved')",
         [request_id],
     )
@@ -90,6 +93,8 @@ async def clear_started(db: Database, request_ids: Collection[UUID]) -> None:
             """
             UPDATE access_requests SET attention_at = NULL
             WHERE id = ANY(%s) AND attention_at = created_at + %s
+              -- One that is due stays: a change in the directory after that moment does not alter it.
+              AND attention_at > clock_timestamp()
             """,
             [list(request_ids), START_GRACE],
         )

@@ -79,7 +79,7 @@ class AccessRequestWorkflow:
     def __init__(self, start: AccessRequestInput) -> None:
         self._request_id = start.request_id
         # As it was submitted: good enough to wait for a decision, not to take a step.
-        self._state = start.state if start.state and start.state.request_id == start.request_id else None
+        self._state = start.state if _is_as_submitted(start) else None
         self._submitted = self._state is not None
         self._loaded = self._submitted
         self._stale = False
@@ -256,6 +256,9 @@ class AccessRequestWorkflow:
         proof: str | None = None,
     ) -> Outcome:
         """Carry out a step when it is its turn; an approval that a task can block, after that task."""
+        if action is Action.APPROVE and self._submitted and self._state is not None and self._state.approval_blocks:
+            # A forged state could have a task run for an approval that does not wait for it.
+            await self._load()
         if action is Action.APPROVE and self._state is not None and self._state.approval_blocks:
             if self._approving:
                 return Outcome(state=self._state, refusal=DecisionInProgress.code, detail=_IN_PROGRESS)
@@ -425,6 +428,21 @@ class AccessRequestWorkflow:
             raise _refused(kind.code, f"The request is {status.value}.")
         if action is Action.APPROVE and self._approving:
             raise _refused(DecisionInProgress.code, _IN_PROGRESS)
+
+
+def _is_as_submitted(start: AccessRequestInput) -> bool:
+    """Return whether the workflow can begin with the state in its input.
+
+    A new request is pending and nothing was refused yet. Another state would have the workflow end, turn decisions
+    away or leave refusals out of the timeline without a look at the record.
+    """
+    state = start.state
+    return (
+        state is not None
+        and state.request_id == start.request_id
+        and state.status is Status.PENDING
+        and state.refusals == 0
+    )
 
 
 def _next_instant(state: RequestState) -> datetime | None:

@@ -6,9 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from temporalio.client import WorkflowExecutionStatus
 
-from activities import processes
 from db import attention
 from domain.errors import TriggerTaskFailed
 from domain.states import Action, Status
@@ -119,15 +117,22 @@ class TestForged:
         request_id = await real_world.start_with(submitted, elsewhere.state)
         assert await real_world.state(request_id) == submitted.state
 
-    async def test_a_claim_that_it_is_closed_ends_the_workflow_alone(self, real_world: World) -> None:
-        """As a termination does; the sweep starts it again."""
+    @pytest.mark.parametrize("claim", [{"status": Status.DENIED}, {"status": Status.APPROVED}, {"refusals": 100}])
+    async def test_what_no_submission_commits_is_ignored(self, real_world: World, claim: dict[str, Any]) -> None:
         cast = await real_world.record.cast()
         submitted = await real_world.submitted(cast)
         assert submitted.state is not None
-        forged = submitted.state.model_copy(update={"status": Status.DENIED})
-        await processes.start(real_world.client, await real_world.head(submitted.request_id), state=forged)
-        await real_world.ends(submitted.request_id, WorkflowExecutionStatus.COMPLETED)
-        assert (await real_world.record.row(submitted.request_id))["status"] == Status.PENDING
+        request_id = await real_world.start_with(submitted, submitted.state.model_copy(update=claim))
+        assert (await real_world.decide(request_id, Action.APPROVE, cast.approver)).status is Status.APPROVED
+
+    async def test_no_task_runs_for_an_approval_that_waits_for_none(self, real_world: World) -> None:
+        cast = await real_world.record.cast()
+        submitted = await real_world.submitted(cast)
+        assert submitted.state is not None
+        forged = submitted.state.model_copy(update={"approval_blocks": True})
+        request_id = await real_world.start_with(submitted, forged)
+        assert (await real_world.decide(request_id, Action.APPROVE, cast.approver)).status is Status.APPROVED
+        assert not await real_world.record.query("SELECT id FROM task_runs WHERE request_id = %s", request_id)
 
 
 class TestMark:
@@ -150,3 +155,20 @@ class TestMark:
         (row,) = await real_world.record.query("SELECT now() AS now")
         assert marked is not None
         assert marked <= row["now"]
+
+    async def test_an_unanswered_decision_replaces_it(self, real_world: World) -> None:
+        submitted = await real_world.submitted(await real_world.record.cast())
+        async with real_world.db.connection() as connection:
+            await attention.mark_one(connection, submitted.request_id)
+        await attention.clear_started(real_world.db, [submitted.request_id])
+        assert await attention_at(real_world, submitted.request_id) is not None
+
+    async def test_stays_where_it_is_due(self, real_world: World) -> None:
+        submitted = await real_world.submitted(await real_world.record.cast())
+        await real_world.record.execute(
+            "UPDATE access_requests SET created_at = created_at - interval '11 seconds',"
+            " attention_at = attention_at - interval '11 seconds' WHERE id = %s",
+            submitted.request_id,
+        )
+        await attention.clear_started(real_world.db, [submitted.request_id])
+        assert await attention_at(real_world, submitted.request_id) is not None
