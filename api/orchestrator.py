@@ -258,7 +258,7 @@ class Orchestrator:
             ) from error
 
     async def is_reachable(self, patience_secs: float) -> bool:
-        """Whether Temporal serves, as it says itself within this time; after a write that failed, whether it writes."""
+        """Return whether Temporal answers within this time; after a failed write, whether it also writes again."""
         if not await temporal_client.is_reachable(self._connected, patience_secs):
             return False
         if self._unwritten:

@@ -1,4 +1,4 @@
-"""What every query string is held to before anybody looks at what it says."""
+"""Checks every query string before a route reads it: unknown and repeated parameters are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_FOUND: Final = 50
 _LONGEST_NAME: Final = 100
 """For an unknown name with more characters, no similar name is looked for."""
 _DECLARED: Final[dict[Callable[..., Any], tuple[str, ...]]] = {}
-"""What `_declared` returns, by the functions of the routes: found once for each of them."""
+"""A cache of `_declared`, by the function of the route."""
 
 
 async def acceptable(request: Request) -> None:

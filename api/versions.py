@@ -19,7 +19,7 @@ HEADER: Final = {
         "schema": {"type": "string", "pattern": '^"[0-9a-f]{32}"$'},
     }
 }
-"""What `tagged` adds, as the OpenAPI document says it."""
+"""The header that `tagged` adds, for the OpenAPI document."""
 
 
 async def _if_match(

@@ -30,7 +30,6 @@ async def main() -> None:
     for repetition in range(options.repetitions):
         for column, table in tables.items():
             _say(f"repetition {repetition + 1} of {options.repetitions}, Temporal {column}")
-            # `nobody` runs PostgreSQL where this is root, and must reach its directory.
             with TemporaryDirectory(prefix="justiam-bench-") as name:
                 await _measure(Path(name), column, table, options, last=repetition + 1 == options.repetitions)
             _say("\n".join(printed({column: table})))

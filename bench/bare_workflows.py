@@ -13,7 +13,7 @@ _LIFETIME: Final = timedelta(hours=8)
 
 @workflow.defn
 class FloorGrant:
-    """What a grant needs at least: one update, then a timer that runs for hours."""
+    """The least that a grant needs: one update, then a timer that runs for hours."""
 
     def __init__(self) -> None:
         self._decided = False

@@ -1,4 +1,4 @@
-"""What many grants cost: the memory of those that are open, and how late those are that end in the same second."""
+"""Measure many grants: the memory of open ones, and the delay of those that end in the same second."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def history(bench: Bench) -> None:
 
 
 async def memory_held(bench: Bench, count: int) -> None:
-    """What each program holds more for every grant that lasts, once all their workflows sleep."""
+    """Measure the memory that each program holds for an open grant, once all workflows wait."""
     before = memory()
     await _grants_until(bench, [uuid4() for _ in range(count)], datetime.now(UTC) + timedelta(days=1))
     async with asyncio.timeout(3_600):

@@ -1,4 +1,4 @@
-"""What the load of a benchmark is made of: people, their tokens, a template; for the service and for the control."""
+"""The people, tokens and templates that a benchmark uses, in the service and in the control."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ async def furnished(stack: Stack, directory: Path, table: Table) -> AsyncIterato
         bench = Bench(db, client, table, stack.api_port, floor_port, control_port)
         await _fill(bench)
         approver = (uuid4(), "approver@example.com", bench.approver)
-        people = [(user_id, f"user-{number}@example.com", token) for number, (user_id, token) in _numbered(bench)]
+        people = [
+            (user_id, f"user-{number}@example.com", token) for number, (user_id, token) in enumerate(bench.requesters)
+        ]
         bench.control_template_id = control.prepare(control_url, [*people, approver], approver[0])
         for name, command in (
             ("floor-worker", [sys.executable, "-m", "bench.floor"]),
@@ -94,10 +96,6 @@ async def furnished(stack: Stack, directory: Path, table: Table) -> AsyncIterato
             running.enter_context(process(command, environment, output=directory / f"{name}.output"))
         await wait_for(floor_port, control_port)
         yield bench
-
-
-def _numbered(bench: Bench) -> list[tuple[int, tuple[UUID, str]]]:
-    return list(enumerate(bench.requesters))
 
 
 def _uvicorn(application: str, port: int) -> list[str]:

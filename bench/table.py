@@ -1,4 +1,4 @@
-"""What was measured: one line for each quantity, with its range over the repetitions and its ratios."""
+"""The results: one line for each quantity, with its range over the repetitions and its ratios."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Line:
     unit: str
     values: list[float] = field(default_factory=list)
     floors: list[float] = field(default_factory=list)
-    """What the bare servers took in the same repetition, where they do the same."""
+    """The values of the bare servers in the same repetitions, where they do the same work."""
     controls: list[float] = field(default_factory=list)
-    """What the control took in the same repetition, where it does the same."""
+    """The values of the control in the same repetitions, where it does the same work."""
 
     @property
     def middle(self) -> float:

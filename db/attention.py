@@ -19,7 +19,7 @@ UNANSWERED: Final = """
     (r.attention_at IS NOT NULL
      OR coalesce(r.status = 'pending' AND r.escalated_at IS NULL AND r.escalates_at < now() - %(late)s, false))
 """
-"""Whether a workflow should have looked at the open row `r` by now; one that goes on does so at once."""
+"""SQL: the workflow of the open row `r` should have read it by now; a healthy one does so at once."""
 
 START_GRACE: Final = timedelta(seconds=10)
 """The API starts the workflow right after the commit; where that is not confirmed by then, a worker does.

@@ -47,7 +47,7 @@ class Submitted:
     view: RequestView | None = field(default=None, compare=False)
     """None where an earlier call made it."""
     state: RequestState | None = field(default=None, compare=False)
-    """What its workflow begins with; None where the workflow has to begin with the record."""
+    """The state that its workflow starts with. None: the workflow has to load the record first."""
 
 
 async def submit(

@@ -66,7 +66,7 @@ STATE: Final = f"""
     ) AS waiting_for,
     (SELECT count(*) FROM access_request_timeline t WHERE t.request_id = r.id AND t.kind = 'refused') AS refusals
 """
-"""What `state` reads beside the columns of a row `r` of `access_requests` with its requester `u`."""
+"""The columns that `state` reads in addition to a row `r` of `access_requests`, with its requester `u`."""
 
 _ROW: Final = f"""
     SELECT r.*, {STATE}, u.name AS requester_name,
